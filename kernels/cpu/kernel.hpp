@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract between the CPU device and its kernels.
+//
+// A kernel instance is one kernel with its shapes fixed. It is cut into blocks, the unit of work of one worker and the
+// unit of restoration: a block reads only what no block of the instance writes, writes only what no other block writes,
+// uses no atomics and waits for nobody. How an instance is cut never depends on the number of workers, and a block's
+// arithmetic never on the order of blocks, so outputs have the same bits however they were scheduled.
+//
+// Each instance has two entry points made from one source: run (plain, for real-time work) and run_preemptible, which
+// calls Checkpoint::stale() at least every 20 us and returns false at once when it is set, leaving its outputs undefined.
+//
+// The operator files are compiled once for each instruction set, in the namespace REEF_ISA. They must not create
+// weak symbols (inline functions and templates of the standard library): the linker would keep one copy for all,
+// perhaps the one that needs AVX-512. Helpers go in anonymous namespaces; a test reads the object files.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace reef::cpu {
+
+enum class DType : uint32_t { f32 = 1, u8 = 2, i8 = 3, u16 = 4, i16 = 5, i32 = 6, i64 = 7, b = 9, f16 = 10, f64 = 11, u32 = 12, u64 = 13 };
+
+enum class Access : uint8_t { read, write, read_write };
+
+// Dense, row-major, as it lies in memory (feature maps are N, H, W, C unless an attribute says otherwise).
+struct TensorView {
+    const char* name;
+    DType dtype;
+    uint32_t rank;
+    int64_t shape[8];
+    size_t bytes;
+    Access access;
+    const void* constant;  // weights: their data, valid while the model is loaded; else null
+};
+
+// Where a preemptible block looks whether its window is still valid.
+struct Checkpoint {
+    const uint32_t* queue_epoch;
+    uint32_t window_epoch;
+    bool stale() const { return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch; }
+};
+
+struct NoCheckpoint {
+    static constexpr bool stale() { return false; }
+};
+
+// What a block gets. args[i] is where tensor i of the instance lies in this request; scratch is private to the worker.
+struct BlockArgs {
+    void* const* args;
+    uint32_t block;
+    void* scratch;
+};
+
+// One kernel instance, immutable once made. params points at the operator's own plain struct.
+struct Kernel {
+    uint32_t blocks;
+    size_t scratch_bytes;
+    const void* params;
+    void (*run)(const Kernel&, const BlockArgs&);
+    bool (*run_preemptible)(const Kernel&, const BlockArgs&, const Checkpoint&);
+};
+
+// What an operator's create function is given: its tensors in order of the arguments, its attributes, memory that lives
+// as long as the model (64-byte aligned), and a way to say what is wrong. Nothing here is inline, for the reason above.
+class Spec {
+public:
+    uint32_t tensors() const;
+    const TensorView& tensor(uint32_t index) const;
+    int64_t integer(const char* attribute, int64_t otherwise) const;
+    double number(const char* attribute, double otherwise) const;
+    const char* string(const char* attribute, const char* otherwise) const;
+    // The list's length, or -1 when the attribute is missing; at most `room` values are written.
+    int integers(const char* attribute, int64_t* values, int room) const;
+    int numbers(const char* attribute, double* values, int room) const;
+    void* allocate(size_t bytes);
+    // Always returns false, so that create functions can `return spec.fail("...")`. printf-like.
+    bool fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+protected:
+    Spec() = default;
+    ~Spec() = default;
+};
+
+struct Operator {
+    const char* name;  // "conv2d": the `op` of model.json
+    // Checks shapes and attributes completely (a resource is not trusted), packs constants, fills in the kernel.
+    // false: spec.fail() was called with the reason.
+    bool (*create)(Spec& spec, Kernel& kernel);
+};
+
+// One table for each instruction set, null-terminated by name; chosen once by the device.
+const Operator* operators_portable();
+const Operator* operators_avx2();    // null where the compiler cannot build it
+const Operator* operators_avx512();
+
+}  // namespace reef::cpu

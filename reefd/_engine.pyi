@@ -1,0 +1,112 @@
+"""The engine's module as the control plane sees it (nanobind, reefd/engine/module.cpp)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from typing_extensions import Buffer
+
+class ModelError(Exception):
+    """A resource that cannot be loaded: names the kernel or storage and says what is wrong."""
+
+class EngineError(Exception):
+    """A command the engine refused. `code` is a negative errno."""
+
+    code: int
+
+class ModelSpec:
+    """A model as read from a resource, before a device loads it. Indices are those of model.json."""
+
+    def __init__(self, name: str, arena_bytes: int) -> None: ...
+    def add_storage(
+        self,
+        name: str,
+        kind: Literal["input", "output", "arena", "weight"],
+        dtype: str,
+        shape: Sequence[int],
+        offset: int = 0,  # arena: from its start; others: ignored
+        data: Buffer | None = None,  # weight: its bytes, copied
+    ) -> int: ...
+    def add_kernel(
+        self, name: str, op: str, args: Sequence[int], access: Sequence[Literal["read", "write", "read_write"]],
+        attributes: dict[str, Any],
+    ) -> int: ...
+    def set_inputs(self, storages: Sequence[int]) -> None: ...
+    def set_outputs(self, storages: Sequence[int]) -> None: ...
+
+class Model:
+    """A model loaded on the engine's device. Freed when nothing refers to it any more."""
+
+    name: str
+    kernels: list[str]
+    blocks: list[int]
+    weight_bytes: int
+    arena_bytes: int
+
+class Region:
+    """Sizes of a session's two regions for a task."""
+
+    c_size: int
+    d_size: int
+
+class Event:
+    """Something that happened on the engine thread and belongs in the log or a counter."""
+
+    kind: str  # "quarantine", "session_gone", "detached", "rejected", "adopted", "device_stuck", ...
+    time_ns: int
+    task: int
+    session: int
+    code: int  # negative errno or 0
+    values: tuple[int, int, int, int]
+    text: str
+
+class TaskSpec:
+    """What the engine needs of a manifest."""
+
+    def __init__(
+        self, *, name: str, task_class: Literal["rt", "be"], models: Sequence[tuple[str, Model | None]],
+        slots: int, deadline_ns: int = 0, priority: int = 0, weight: int = 100,
+        queue: Literal["fail", "block", "latest"] = "fail", crc: bool = False, signature: int = 0,
+        contexts: int = 0,  # execution contexts; 0: chosen by class
+    ) -> None:
+        """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the output
+        on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as the name
+        `echo:<bytes>`."""
+
+class Engine:
+    def __init__(
+        self, *, device: str = "cpu", workers: int = 0, policy: str = "reef", max_sessions: int = 2000,
+        realtime: bool = True,  # raise the engine thread and RT blocks to SCHED_FIFO where allowed
+    ) -> None: ...
+    device: dict[str, Any]  # name, detail, compute_units, realtime (what was granted), ...
+    event_fd: int  # readable when poll_events() has something
+
+    # ---- models; these may take long and release the GIL
+    def load(self, spec: ModelSpec) -> Model: ...
+    def run(
+        self, model: Model, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, preemptible: bool = False,
+    ) -> dict[str, Any]:
+        """Runs a model once without a session, and returns its times. For `reefctl run` and tests."""
+
+    # ---- life; commands travel through a lock-free queue and return when the engine thread has taken them
+    def start(self) -> None: ...
+    def stop(self, *, grace_ns: int, keep_sessions: bool) -> dict[str, int]:
+        """Stops taking requests, finishes what it can within grace_ns, completes the rest with -ESHUTDOWN (or leaves it
+        to the successor: keep_sessions), joins the threads. Counts of both."""
+    def add_task(self, spec: TaskSpec) -> int: ...
+    def remove_task(self, task: int) -> None: ...
+    def region(self, task: int) -> Region: ...
+    def attach(
+        self, *, task: int, session_id: int, daemon_epoch: int, c_fd: int, d_fd: int, doorbell_fd: int = -1,
+        socket_fd: int = -1, adopt: bool = False,
+    ) -> None:
+        """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts serving.
+        Descriptors are duplicated. EngineError with -EBADMSG: a region that fails its checks."""
+    def set_wakeup(self, *, session_id: int, doorbell_fd: int, socket_fd: int) -> None:
+        """A client came back after a restart: its new doorbell and socket."""
+    def detach(self, *, session_id: int, code: int) -> None:
+        """The client is gone, or to be dropped: freezes, cancels, waits for retirement, unmaps, then an event "detached"."""
+    def set_spinning(self, mode: Literal["auto", "always", "never"]) -> None: ...
+    def poll_events(self) -> list[Event]: ...
+    def snapshot(self) -> dict[str, Any]:
+        """Turns, progress counter, allocations on the engine thread, and for each task and session its counters and
+        latency histograms. Reads what the engine publishes; never blocks it."""

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device contract: all that the engine knows of a CPU, a GPU or a simulated device.
+//
+// A device has one real-time queue and a few best-effort queues. The engine launches windows (runs of kernel instances
+// of one request) on them, invalidates best-effort windows by writing the queue epoch, and reads progress, completion
+// and retirement from words in memory: no call here blocks, allocates, takes a lock or enters a driver to poll.
+//
+//   loader thread                         engine thread
+//   load, unload                          launch, write_epoch, retired, kernels_done, clear_record
+//   make_context, free_context
+//
+// Retirement is the only proof that no block of a window runs any more. A window that was launched is retired exactly
+// once: after its last kernel, or after its epoch became stale and the last block in flight has left.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace reef {
+
+class ModelSpec;    // model.hpp: storage, kernel instances, weights; what the control plane read from a resource
+class DeviceModel;  // a device's own form of a loaded model: packed weights, kernels
+class Context;      // a device's execution context: activation arena, progress record (block bits, kernels done)
+
+using QueueId = uint32_t;
+inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
+
+struct DeviceInfo {
+    std::string name;       // "cpu", "NVIDIA H200"
+    std::string detail;     // instruction set, driver version
+    uint32_t compute_units;
+    uint32_t queues;        // including the real-time queue
+    uint32_t queue_depth;   // windows that may be launched and not retired on one queue
+    bool can_reset;         // blocks check the epoch while they run
+    bool may_spin;          // polling its words from the engine thread takes no work from it
+};
+
+// The place of a request's tensors: base addresses as the device sees them.
+struct Binding {
+    std::byte* inputs;   // the slot's input area (region C)
+    std::byte* outputs;  // the slot's output area (region D)
+};
+
+struct Window {
+    Context* context;
+    Binding binding;
+    uint32_t first;      // kernel instances [first, last)
+    uint32_t last;
+    uint32_t epoch;      // best effort: valid while it equals the queue epoch
+    bool preemptible;    // false: plain kernels, ignores the epoch
+    uint32_t mark;       // the queue's retirement mark of this window: previous mark + 1
+};
+
+class Device {
+public:
+    virtual ~Device() = default;
+    virtual const DeviceInfo& info() const = 0;
+
+    // ---- loader thread; may take long; throws ModelError with the kernel's name and the reason
+    virtual std::shared_ptr<DeviceModel> load(const ModelSpec& spec) = 0;
+    virtual std::unique_ptr<Context, void (*)(Context*)> make_context(std::shared_ptr<DeviceModel> model) = 0;
+
+    // ---- engine thread
+    // Appends a window to a queue. The queue must have room (queue_depth). A window runs after those before it.
+    virtual void launch(QueueId queue, const Window& window) = 0;
+    // Makes every window of this queue with another epoch invalid: those not started fall through, running blocks are
+    // abandoned at their next check point.
+    virtual void write_epoch(QueueId queue, uint32_t epoch) = 0;
+    // The mark of the last retired window of this queue (windows retire in order).
+    virtual uint32_t retired(QueueId queue) const = 0;
+    // How many kernel instances of the context are done, counted from the first: [0, kernels].
+    virtual uint32_t kernels_done(const Context& context) const = 0;
+    // Forgets all progress, for a new request. Only after the last window that used the context has retired.
+    virtual void clear_record(Context& context) = 0;
+    // Readable when something was retired since the last call of arm(); -1 where the engine must poll.
+    virtual int event_fd() const = 0;
+    // Asks for event_fd to become readable at the next retirement. False: something retired meanwhile, look again.
+    virtual bool arm() = 0;
+    virtual uint64_t now_ns() const = 0;
+};
+
+}  // namespace reef
