@@ -23,9 +23,12 @@ class ModelSpec:
         kind: Literal["input", "output", "arena", "weight"],
         dtype: str,
         shape: Sequence[int],
-        offset: int = 0,  # arena: from its start; others: ignored
+        offset: int = 0,  # arena: from its start; a view: from the start of its base; others: 0
         data: Buffer | None = None,  # weight: its bytes, copied
-    ) -> int: ...
+        base: int = -1,  # a view: the storage whose bytes these are, seen in another shape
+    ) -> int:
+        """A view lies within a storage that is no view itself, has its kind, and occupies no memory: a reshaped tensor, or a
+        part of an output that a kernel writes in place. dtype is NumPy's name ("float32"). Returns the storage's index."""
     def add_kernel(
         self, name: str, op: str, args: Sequence[int], access: Sequence[Literal["read", "write", "read_write"]],
         attributes: dict[str, Any],
