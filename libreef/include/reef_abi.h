@@ -241,8 +241,11 @@ REEF_ASSERT_OFFSET(struct reef_d_hot, verdict, 640);
 REEF_ASSERT_OFFSET(struct reef_d_hot, stats, 768);
 REEF_ASSERT_SIZE(struct reef_d_hot, 896);
 
-/* Order of the daemon's writes: sqe, generation, state ACCEPTED, then sq_head; later the CQE, cq_index, a final state,
- * then cq_tail. So a final state whose cq_index does not precede cq_tail is a completion still to be posted. */
+/* Order of the daemon's writes: sqe; generation and state ACCEPTED as one aligned 8-byte store; then sq_head. Later the
+ * CQE, cq_index, a final state, then cq_tail. So a final state whose cq_index does not precede cq_tail is a completion
+ * still to be posted, and an entry at sq_head whose generation the slot already has was accepted before sq_head moved.
+ * (Two stores instead of one would lose a request, or quarantine an honest client, when the daemon dies between them:
+ * tests/model/adopt.pml.) */
 enum reef_slot_state {
     REEF_SLOT_FREE = 0,
     REEF_SLOT_ACCEPTED = 1,
