@@ -28,6 +28,7 @@
  *               session over and completes every accepted request)
  *   -ESTALE     the daemon came back without this session (its regions were gone): close and open again
  *   -EPROTO     the daemon quarantined the session for a protocol error; -ESHUTDOWN: it was stopped
+ *   -EBADMSG    a completion that fails its checks (CRC, slot, generation): close and open again
  *   -EINVAL     a wrong argument, or a process that forked
  * reef_strerror() says what each code means here; reef_reason() gives the daemon's own words.
  */
@@ -70,7 +71,7 @@ struct reef_open_params {
     const char *task;    /* the manifest's `task` */
     int64_t timeout_ns;  /* how long to wait for a daemon that is not there yet; 0: not at all, -1: without end */
     int64_t spin_ns;     /* how long reef_wait spins before it sleeps; 0: not at all (default), -1: always */
-    uint32_t flags;      /* REEF_OPEN_* */
+    uint32_t flags;      /* REEF_OPEN_*; others are refused */
     char *reason;        /* NULL, or room for REEF_TEXT_MAX bytes: the daemon's words when it refuses */
 };
 
@@ -82,8 +83,9 @@ REEF_API int reef_open(const struct reef_open_params *params, reef_session **ses
  * NULL is allowed. Loans and pointers from this session are dead afterwards, unless reef_hold() says otherwise. */
 REEF_API void reef_close(reef_session *session);
 
-/* Readable (poll) when a completion may be there or the daemon died; the number stays the same over a reconnect. Arm it
- * with reef_arm() before each poll. */
+/* Readable when a completion may be there, the daemon died, or it is time to look for its successor. The number stays
+ * the same over a reconnect, and so do registrations with poll, select and epoll. Arm it with reef_arm() before each
+ * sleep; never read from it. */
 REEF_API int reef_fd(const reef_session *session);
 
 /* Asks for a byte on reef_fd() at the next completion. 0: armed, poll now; 1: a completion is already there. */
@@ -127,10 +129,17 @@ struct reef_loan {
     uint32_t slot;
     uint32_t model;
     uint32_t generation; /* set by submit: names the request in flight or last done */
-    uint32_t reserved;
+    uint32_t ticket;     /* libreef's: tells this loan of the slot from earlier ones */
 };
 
-/* Takes a free slot for `model`. When all are in use: waits (timeout_ns), and -EAGAIN or -ETIMEDOUT. */
+/* Takes a free slot for `model`. When all are in use the manifest's `queue` decides:
+ *   fail    -EAGAIN at once.
+ *   block   sleeps until there is a completion that was not taken yet, then -EAGAIN: take it, release its loan and loan
+ *           again. -ETIMEDOUT when the time is over first; -EDEADLK when no request is in flight, so that waiting
+ *           could not help: the caller holds every slot.
+ *   latest  cancels this session's oldest request that has not started, waits for that within timeout_ns and takes its
+ *           slot over: the loan it was submitted with is void, its completion (-ECANCELED) is delivered as always.
+ *           -EAGAIN: nothing could be cancelled, or timeout 0 (the slot is free soon), or completions were not taken. */
 REEF_API int reef_loan(reef_session *session, uint32_t model, int64_t timeout_ns, struct reef_loan *loan);
 
 /* The slot's tensors, in shared memory, page-aligned. NULL: no such tensor, or a loan that is not held. Inputs may be
@@ -152,7 +161,9 @@ struct reef_options { /* all zero: the task's defaults */
     uint32_t reserved;
 };
 
-/* Hands the loan to the daemon. -EBUSY: already in flight; -EAGAIN: the ring is full of cancels. `options` may be NULL. */
+/* Hands the loan to the daemon. Never waits: while the daemon is away its successor finds the request in the ring.
+ * -EBUSY: already in flight; -EAGAIN: the ring is full of cancels, or completions were not taken. `options` may be NULL.
+ * A request is in flight until its completion was returned by peek, wait or infer, or marked seen. */
 REEF_API int reef_submit(reef_session *session, struct reef_loan *loan, const struct reef_options *options);
 
 /* n loans, one doorbell; all or none. options: NULL or n of them. */

@@ -16,6 +16,21 @@
  * The offsets that the header gives are the truth; areas with tensors start on a page.
  *
  * Times are CLOCK_MONOTONIC in nanoseconds, sizes and offsets in bytes, indices free-running and masked on use.
+ *
+ * SYNC POINTS. Each place that orders memory between the two processes carries one of these labels in a comment, in
+ * libreef and in the engine; whoever changes one side reads the other.
+ *   sq-tail         client: SQE, then store-release sq_tail      daemon: load-acquire sq_tail, then copy the SQE
+ *   sq-head         daemon: slot ACCEPTED, store-release sq_head  client: load-acquire sq_head, then reuse the entry
+ *   cq-tail         daemon: CQE, outputs, store-release cq_tail  client: load-acquire cq_tail, then copy the CQE
+ *   cq-head         client: CQE copied, store-release cq_head    daemon: load-acquire cq_head, then reuse the entry
+ *   need-wakeup     client: store sq_tail (or announce), seq_cst fence, load need_wakeup
+ *                   daemon: store need_wakeup, seq_cst fence, load sq_tail and announce, sleep
+ *   cq-waiting      daemon: store cq_tail, seq_cst fence, load cq_waiting, wake
+ *                   client: store cq_waiting, seq_cst fence, load cq_tail, sleep
+ *   cancel-verdict  daemon: store-release cancel_verdict         client: load-acquire cancel_verdict
+ *   daemon-epoch    daemon: region adopted, store-release liveness, then daemon_epoch
+ *                   client: load-acquire daemon_epoch, then the rest
+ * The daemon calls futex(2) FUTEX_WAKE (shared) on cq_tail where REEF_WAIT_FUTEX is set, and never clears cq_waiting.
  */
 #ifndef REEF_ABI_H
 #define REEF_ABI_H
