@@ -1,16 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-# The two commands: `make demo` and `make test`. Each sets up what it needs.
-PYTHON := .venv/bin/python
-SOURCES := $(shell find CMakeLists.txt pyproject.toml libreef reefd kernels -name '*.[ch]' -o -name '*.[ch]pp' -o -name 'CMakeLists.txt' -o -name 'build_cffi.py' -o -name pyproject.toml)
+# The two commands: `make demo` and `make test`. Each sets up what it needs. `make help` lists the others.
+BIN := .venv/bin
+PREFIX ?= /usr/local
+PYTHON3 ?= python3
+export PYTHON3
 
-.PHONY: setup demo test lint clean
+NATIVE := $(shell find CMakeLists.txt pyproject.toml .ci/setup .ci/packages libreef reefd kernels \
+            -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.map' -o -name '*.in' -o -name CMakeLists.txt \
+            -o -name build_cffi.py -o -name pyproject.toml -o -name setup -o -name packages)
+FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cpp' '*.hpp')
+NETWORKS := $(patsubst resource/onnx/%.onnx,%,$(wildcard resource/onnx/*.onnx))
+RESOURCES := $(NETWORKS:%=build/resource/%/model.json)
+COMPILER := $(wildcard reefd/compiler/*.py)
+# libreef and the C examples alone need no Python: `make install` takes the system's cmake where there is no .venv.
+CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
+
+.DELETE_ON_ERROR:
+.PHONY: help setup resources c demo test lint format werror install clean
+
+help:
+	@echo 'make demo        two perception programs share one daemon; results in build/demo'
+	@echo 'make test        the test suite'
+	@echo 'make setup       .venv and the build, as the two above do it'
+	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
+	@echo 'make c           libreef.so and the C examples, in build/c'
+	@echo 'make install     libreef.so, its headers and reef.pc (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo 'make lint        ruff, mypy, clang-format;  make format repairs what can be repaired'
+	@echo 'make werror      the whole tree with -Wall -Wextra -Werror'
+	@echo 'make clean       removes build/ and .venv/'
+
 setup: .venv/.built
-.venv/.built: $(SOURCES)
+.venv/.built: $(NATIVE)
 	.ci/setup
-	touch $@
+	@touch $@
 
-test: setup
-	$(PYTHON) -m pytest -q
+resources: $(RESOURCES)
+build/resource/%/model.json: resource/onnx/%.onnx $(COMPILER) | setup
+	$(BIN)/reefctl compile $< -o build/resource/$*
+	@touch $@
+
+c: setup
+	@$(CMAKE) -S . -B build/c -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DREEF_EXAMPLES=ON >build/c.log \
+	    || { cat build/c.log; exit 1; }
+	@$(CMAKE) --build build/c
+
+demo: resources c
+	$(BIN)/python libreef/examples/demo.py
+
+test: resources c
+	$(BIN)/python -m pytest
+
+.venv/.lint: pyproject.toml | setup
+	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print(*extras["optional-dependencies"]["lint"], sep="\n")' | \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check -r /dev/stdin
+	@touch $@
+
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(FORMATTED)
+
+format: .venv/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(FORMATTED)
+
+werror: setup
+	$(CMAKE) -S . -B build/werror -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DREEF_WERROR=ON \
+	    -DREEF_EXAMPLES=ON -DSKBUILD=2 -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+	$(CMAKE) --build build/werror
+
+install:
+	$(CMAKE) -S . -B build/install -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	$(CMAKE) --build build/install --target reef
+	DESTDIR=$(DESTDIR) $(CMAKE) --install build/install --component c
 
 clean:
 	rm -rf build .venv
