@@ -9,16 +9,35 @@
 // Each instance has two entry points made from one source: run (plain, for real-time work) and run_preemptible, which
 // calls Checkpoint::stale() at least every 20 us and returns false at once when it is set, leaving its outputs undefined.
 //
-// The operator files are compiled once for each instruction set, in the namespace REEF_ISA. They must not create
-// weak symbols (inline functions and templates of the standard library): the linker would keep one copy for all,
-// perhaps the one that needs AVX-512. Helpers go in anonymous namespaces; a test reads the object files.
+// The operator files are compiled once for each instruction set, in the namespace reef::cpu::REEF_ISA. They must not
+// create weak symbols (inline functions and templates of the standard library), nor code that runs when the module is
+// loaded: the linker would keep one copy for all, perhaps the one that needs AVX-512. Helpers go in anonymous
+// namespaces, libm is called by its C names (expf); a test reads the object files.
+//
+// An operator file `name.cpp` ends with
+//     extern const Operator name;
+//     const Operator name{"name", create};
+// and has its line in table.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace reef::cpu {
 
-enum class DType : uint32_t { f32 = 1, u8 = 2, i8 = 3, u16 = 4, i16 = 5, i32 = 6, i64 = 7, b = 9, f16 = 10, f64 = 11, u32 = 12, u64 = 13 };
+enum class DType : uint32_t {
+    f32 = 1,
+    u8 = 2,
+    i8 = 3,
+    u16 = 4,
+    i16 = 5,
+    i32 = 6,
+    i64 = 7,
+    b = 9,
+    f16 = 10,
+    f64 = 11,
+    u32 = 12,
+    u64 = 13
+};
 
 enum class Access : uint8_t { read, write, read_write };
 
@@ -37,23 +56,28 @@ struct TensorView {
 struct Checkpoint {
     const uint32_t* queue_epoch;
     uint32_t window_epoch;
-    bool stale() const { return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch; }
+    __attribute__((always_inline)) bool stale() const { return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch; }
 };
 
 struct NoCheckpoint {
-    static constexpr bool stale() { return false; }
+    __attribute__((always_inline)) static constexpr bool stale() { return false; }
 };
 
-// What a block gets. args[i] is where tensor i of the instance lies in this request; scratch is private to the worker.
+// What a block gets. args[i] is where tensor i of the instance lies in this request (64-byte aligned; null for a packed
+// constant); scratch is private to the worker, 64-byte aligned, its contents undefined.
 struct BlockArgs {
     void* const* args;
     uint32_t block;
     void* scratch;
 };
 
-// One kernel instance, immutable once made. params points at the operator's own plain struct.
+// Limits of one instance; the device refuses others.
+inline constexpr uint32_t kMaxBlocks = 1u << 23;
+inline constexpr size_t kMaxScratch = size_t{64} << 20;
+
+// One kernel instance, immutable once made. params points at the operator's own plain struct (Spec::allocate).
 struct Kernel {
-    uint32_t blocks;
+    uint32_t blocks;  // 1 .. kMaxBlocks
     size_t scratch_bytes;
     const void* params;
     void (*run)(const Kernel&, const BlockArgs&);
@@ -62,6 +86,9 @@ struct Kernel {
 
 // What an operator's create function is given: its tensors in order of the arguments, its attributes, memory that lives
 // as long as the model (64-byte aligned), and a way to say what is wrong. Nothing here is inline, for the reason above.
+// An attribute of another type than asked for, and one that create never asks for, fail the load: a resource means
+// something by each of its attributes. Before create runs, the device has checked that every dimension is at least 1,
+// that `bytes` is the product of shape and element size, and that what is written overlaps nothing else of the instance.
 class Spec {
 public:
     uint32_t tensors() const;
@@ -72,7 +99,11 @@ public:
     // The list's length, or -1 when the attribute is missing; at most `room` values are written.
     int integers(const char* attribute, int64_t* values, int room) const;
     int numbers(const char* attribute, double* values, int room) const;
+    // Zeroed. Null when there is no memory; fail() was called then.
     void* allocate(size_t bytes);
+    // The constant was packed into memory of the instance: args[tensor] is null, and the original is freed after
+    // loading unless another instance needs it.
+    void packed(uint32_t tensor);
     // Always returns false, so that create functions can `return spec.fail("...")`. printf-like.
     bool fail(const char* format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -88,9 +119,12 @@ struct Operator {
     bool (*create)(Spec& spec, Kernel& kernel);
 };
 
-// One table for each instruction set, null-terminated by name; chosen once by the device.
-const Operator* operators_portable();
-const Operator* operators_avx2();    // null where the compiler cannot build it
-const Operator* operators_avx512();
+// One table for each instruction set (table.cpp), ended by a null pointer; chosen once by the device.
+using OperatorTable = const Operator* const*;
+OperatorTable operators_portable();
+#if defined(__x86_64__)
+OperatorTable operators_avx2();
+OperatorTable operators_avx512();
+#endif
 
 }  // namespace reef::cpu

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu_model.hpp"
+
+#include <algorithm>
+#include <set>
+
+namespace reef {
+namespace {
+
+const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec& spec, const KernelSpec& kernel) {
+    for (cpu::OperatorTable entry = operators; *entry; entry++)
+        if (kernel.op == (*entry)->name) return **entry;
+    throw ModelError(spec.name() + ": kernel '" + kernel.name + "': the CPU device has no operator '" + kernel.op + "'");
+}
+
+}  // namespace
+
+CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : DeviceModel(spec) {
+    spec.check();
+    std::set<uint32_t> kept;
+    for (const KernelSpec& kernel : spec.kernels()) {
+        CpuKernel instance{};
+        CpuSpec view(spec, kernel, memory_);
+        view.create(find_operator(operators, spec, kernel), instance.kernel);
+        instance.first_argument = static_cast<uint32_t>(arguments.size());
+        instance.arguments = static_cast<uint32_t>(kernel.args.size());
+        for (uint32_t i = 0; i < instance.arguments; i++) {
+            const Storage& storage = spec.storages()[kernel.args[i]];
+            const std::byte* constant = view.packed(i) ? nullptr : storage.data.get();
+            arguments.push_back({storage.kind, storage.offset, constant});
+            if (constant && kept.insert(kernel.args[i]).second) {
+                constants_.push_back(storage.data);
+                facts_.weight_bytes += storage.bytes;
+            }
+        }
+        scratch_bytes = std::max(scratch_bytes, instance.kernel.scratch_bytes);
+        facts_.blocks.push_back(instance.kernel.blocks);
+        instances.push_back(instance);
+    }
+    facts_.weight_bytes += memory_.bytes();
+}
+
+}  // namespace reef

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model loaded on the CPU device: its kernel instances, and where each argument lies.
+#pragma once
+#include <kernel.hpp>
+
+#include "cpu_spec.hpp"
+#include "model.hpp"
+
+namespace reef {
+
+// An argument of a kernel instance: `offset` bytes into the area of its kind; weights are addresses.
+struct CpuArgument {
+    StorageKind kind;
+    uint64_t offset;
+    const std::byte* constant;  // null for a packed weight
+};
+
+struct CpuKernel {
+    cpu::Kernel kernel;
+    uint32_t first_argument;  // into arguments
+    uint32_t arguments;
+};
+
+class CpuModel final : public DeviceModel {
+public:
+    // Throws ModelError with the kernel's name and the reason.
+    CpuModel(const ModelSpec& spec, cpu::OperatorTable operators);
+
+    std::vector<CpuKernel> instances;
+    std::vector<CpuArgument> arguments;
+    size_t scratch_bytes = 0;  // the most that any instance needs
+
+private:
+    KernelMemory memory_;
+    std::vector<std::shared_ptr<const std::byte>> constants_;  // weights that were not packed
+};
+
+}  // namespace reef

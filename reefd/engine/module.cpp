@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Python module `reefd._engine` (reefd/_engine.pyi).
+#include "module.hpp"
+
+NB_MODULE(_engine, module) {
+    reef::bind_model(module);
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of the Python module `reefd._engine`; each binds the classes of one room.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace reef {
+
+void bind_model(nanobind::module_& module);  // ModelSpec, Model, CpuDevice: module_model.cpp
+
+}  // namespace reef
