@@ -36,6 +36,12 @@ class ModelSpec:
     def set_inputs(self, storages: Sequence[int]) -> None: ...
     def set_outputs(self, storages: Sequence[int]) -> None: ...
 
+def instruction_sets() -> list[str]:
+    """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses one."""
+
+def run_model(spec: ModelSpec, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, isa: str = "") -> None:
+    """Loads a model on the CPU and runs it once. Buffers are contiguous, in the order of set_inputs and set_outputs."""
+
 class Model:
     """A model loaded on the engine's device. Freed when nothing refers to it any more."""
 

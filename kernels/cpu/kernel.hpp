@@ -56,15 +56,17 @@ struct TensorView {
 struct Checkpoint {
     const uint32_t* queue_epoch;
     uint32_t window_epoch;
-    __attribute__((always_inline)) bool stale() const { return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch; }
+    __attribute__((always_inline)) bool stale() const {
+        return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch;
+    }
 };
 
 struct NoCheckpoint {
     __attribute__((always_inline)) static constexpr bool stale() { return false; }
 };
 
-// What a block gets. args[i] is where tensor i of the instance lies in this request (64-byte aligned; null for a packed
-// constant); scratch is private to the worker, 64-byte aligned, its contents undefined.
+// What a block gets. args[i] is where tensor i of the instance lies in this request (aligned to its element, for it may
+// be a view; null for a packed constant); scratch is private to the worker, 64-byte aligned, its contents undefined.
 struct BlockArgs {
     void* const* args;
     uint32_t block;

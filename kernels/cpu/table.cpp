@@ -2,9 +2,7 @@
 // The operators of one instruction set. One line for each operator file, in alphabetical order.
 #include "kernel.hpp"
 
-#define REEF_OPERATORS(entry) \
-    entry(binary)             \
-    entry(unary)
+#define REEF_OPERATORS(entry) entry(binary) entry(unary)
 
 #define REEF_JOIN_(a, b) a##b
 #define REEF_JOIN(a, b) REEF_JOIN_(a, b)
@@ -22,8 +20,6 @@ namespace {
 const Operator* const table[] = {REEF_OPERATORS(REEF_ENTRY) nullptr};
 }  // namespace
 
-OperatorTable REEF_JOIN(operators_, REEF_ISA)() {
-    return table;
-}
+OperatorTable REEF_JOIN(operators_, REEF_ISA)() { return table; }
 
 }  // namespace reef::cpu

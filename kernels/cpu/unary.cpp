@@ -22,8 +22,7 @@ void apply(const Params& p, const float* x, const float* slope, float* y, size_t
     }
 }
 
-template <class Check>
-bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
+template <class Check> bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
     const Params& p = *static_cast<const Params*>(kernel.params);
     bool prelu = p.activation.kind == Activation::prelu;
     const float* x = static_cast<const float*>(args.args[0]);
@@ -31,16 +30,15 @@ bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
     float* y = static_cast<float*>(args.args[prelu ? 2 : 1]);
     size_t from = args.block * kBlock, to = from + kBlock < p.elements ? from + kBlock : p.elements;
     for (; from < to; from += kStep) {
-        if (check.stale()) return false;
+        if (check.stale())
+            return false;
         size_t end = from + kStep < to ? from + kStep : to;
         with_activation(p.activation.kind, [&]<Activation kind>() { apply<kind>(p, x, slope, y, from, end); });
     }
     return true;
 }
 
-void run(const Kernel& kernel, const BlockArgs& args) {
-    block(kernel, args, NoCheckpoint{});
-}
+void run(const Kernel& kernel, const BlockArgs& args) { block(kernel, args, NoCheckpoint{}); }
 
 bool run_preemptible(const Kernel& kernel, const BlockArgs& args, const Checkpoint& check) {
     return block(kernel, args, check);
@@ -48,23 +46,30 @@ bool run_preemptible(const Kernel& kernel, const BlockArgs& args, const Checkpoi
 
 bool create(Spec& spec, Kernel& kernel) {
     ActivationSpec activation{};
-    if (!read_activation(spec, activation)) return false;
+    if (!read_activation(spec, activation))
+        return false;
     bool prelu = activation.kind == Activation::prelu;
     uint32_t expected = prelu ? 3 : 2;
-    if (spec.tensors() != expected) return spec.fail("has %u arguments, expected %u", spec.tensors(), expected);
+    if (spec.tensors() != expected)
+        return spec.fail("has %u arguments, expected %u", spec.tensors(), expected);
     const TensorView &x = spec.tensor(0), &y = spec.tensor(expected - 1);
     for (uint32_t i = 0; i < expected; i++)
-        if (spec.tensor(i).dtype != DType::f32) return spec.fail("'%s' is not float32", spec.tensor(i).name);
-    if (x.bytes != y.bytes) return spec.fail("'%s' and '%s' differ in size", x.name, y.name);
-    if (y.access != Access::write) return spec.fail("'%s' must be written", y.name);
+        if (spec.tensor(i).dtype != DType::f32)
+            return spec.fail("'%s' is not float32", spec.tensor(i).name);
+    if (x.bytes != y.bytes)
+        return spec.fail("'%s' and '%s' differ in size", x.name, y.name);
+    if (y.access != Access::write)
+        return spec.fail("'%s' must be written", y.name);
     size_t channels = x.rank > 0 ? static_cast<size_t>(x.shape[x.rank - 1]) : 1;
     if (prelu && spec.tensor(1).bytes != channels * sizeof(float))
         return spec.fail("'%s' must have one slope for each of %zu channels", spec.tensor(1).name, channels);
     Params* params = static_cast<Params*>(spec.allocate(sizeof(Params)));
-    if (!params) return false;
+    if (!params)
+        return false;
     *params = {x.bytes / sizeof(float), channels, activation};
     size_t blocks = (params->elements + kBlock - 1) / kBlock;
-    if (blocks > kMaxBlocks) return spec.fail("'%s' is too large", x.name);
+    if (blocks > kMaxBlocks)
+        return spec.fail("'%s' is too large", x.name);
     kernel = {static_cast<uint32_t>(blocks), 0, params, run, run_preemptible};
     return true;
 }

@@ -9,8 +9,10 @@ namespace {
 
 const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec& spec, const KernelSpec& kernel) {
     for (cpu::OperatorTable entry = operators; *entry; entry++)
-        if (kernel.op == (*entry)->name) return **entry;
-    throw ModelError(spec.name() + ": kernel '" + kernel.name + "': the CPU device has no operator '" + kernel.op + "'");
+        if (kernel.op == (*entry)->name)
+            return **entry;
+    throw ModelError(spec.name() + ": kernel '" + kernel.name + "': the CPU device has no operator '" + kernel.op +
+                     "'");
 }
 
 }  // namespace
@@ -27,9 +29,9 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
         for (uint32_t i = 0; i < instance.arguments; i++) {
             const Storage& storage = spec.storages()[kernel.args[i]];
             const std::byte* constant = view.packed(i) ? nullptr : storage.data.get();
-            arguments.push_back({storage.kind, storage.offset, constant});
+            arguments.push_back({storage.kind, spec.offset(storage), constant});
             if (constant && kept.insert(kernel.args[i]).second) {
-                constants_.push_back(storage.data);
+                constants_.push_back(storage.data);  // of a view: holds its base
                 facts_.weight_bytes += storage.bytes;
             }
         }

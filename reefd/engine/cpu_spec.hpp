@@ -32,8 +32,7 @@ public:
 
 private:
     friend class cpu::Spec;
-    template <class T>
-    const T* find(const char* attribute, const char* type) const;
+    template <class T> const T* find(const char* attribute, const char* type) const;
     const Attribute* find_any(const char* attribute) const;
     void wrong_type(const char* attribute, const char* type) const;
     void set_error(const char* format, va_list arguments) const;

@@ -61,13 +61,13 @@ using QueueId = uint32_t;
 inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
 
 struct DeviceInfo {
-    std::string name;       // "cpu", "NVIDIA H200"
-    std::string detail;     // instruction set, driver version
+    std::string name;    // "cpu", "NVIDIA H200"
+    std::string detail;  // instruction set, driver version
     uint32_t compute_units;
-    uint32_t queues;        // including the real-time queue
-    uint32_t queue_depth;   // windows that may be launched and not retired on one queue
-    bool can_reset;         // blocks check the epoch while they run
-    bool may_spin;          // polling its words from the engine thread takes no work from it
+    uint32_t queues;       // including the real-time queue
+    uint32_t queue_depth;  // windows that may be launched and not retired on one queue
+    bool can_reset;        // blocks check the epoch while they run
+    bool may_spin;         // polling its words from the engine thread takes no work from it
 };
 
 // The place of a request's tensors: base addresses as the device sees them.
@@ -79,11 +79,11 @@ struct Binding {
 struct Window {
     Context* context;
     Binding binding;
-    uint32_t first;      // kernel instances [first, last)
+    uint32_t first;  // kernel instances [first, last)
     uint32_t last;
-    uint32_t epoch;      // best effort: valid while it equals the queue epoch
-    bool preemptible;    // false: plain kernels, ignores the epoch
-    uint32_t mark;       // the queue's retirement mark of this window: previous mark + 1
+    uint32_t epoch;    // best effort: valid while it equals the queue epoch
+    bool preemptible;  // false: plain kernels, ignores the epoch
+    uint32_t mark;     // the queue's retirement mark of this window: previous mark + 1
 };
 
 class Device {

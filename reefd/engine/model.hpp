@@ -30,9 +30,9 @@ enum class Access : uint8_t { read, write, read_write };
 using Attribute = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>>;
 using Attributes = std::map<std::string, Attribute, std::less<>>;
 
-inline constexpr size_t kAlignment = 64;            // of every tensor in memory
-inline constexpr uint32_t kMaxKernels = 65535;      // of a model: kernel indices fit 16 bits
-inline constexpr uint64_t kMaxBytes = 1ull << 40;   // of a storage and of an arena
+inline constexpr size_t kAlignment = 64;           // of every tensor in memory that is no view
+inline constexpr uint32_t kMaxKernels = 65535;     // of a model: kernel indices fit 16 bits
+inline constexpr uint64_t kMaxBytes = 1ull << 40;  // of a storage and of an arena
 
 struct Storage {
     std::string name;
@@ -40,8 +40,9 @@ struct Storage {
     reef_dtype dtype;
     std::vector<int64_t> shape;             // each dimension at least 1; row-major, dense
     uint64_t bytes;                         // product of shape and element size
-    uint64_t offset;                        // arena: from its start; input, output: from the slot's area; weight: 0
-    std::shared_ptr<const std::byte> data;  // weight: its bytes, 64-byte aligned
+    uint64_t offset;                        // a view: from its base; arena: from its start; input, output: in the slot
+    std::shared_ptr<const std::byte> data;  // weight: its bytes, 64-byte aligned unless it is a view
+    int64_t base;                           // a view: the storage whose bytes it shows; else -1
 };
 
 struct KernelSpec {
@@ -63,10 +64,10 @@ public:
     ModelSpec(std::string name, uint64_t arena_bytes);
 
     uint32_t add_storage(std::string name, StorageKind kind, reef_dtype dtype, std::vector<int64_t> shape,
-                         uint64_t offset, std::span<const std::byte> data);
+                         uint64_t offset, std::span<const std::byte> data, int64_t base = -1);
     uint32_t add_kernel(std::string name, std::string op, std::vector<uint32_t> args, std::vector<Access> access,
                         Attributes attributes);
-    // Every storage of that kind, once each, in the order in which a request names them. Gives each its place in the
+    // Every storage of that kind that is no view, once each, in the order in which a request names them. Gives each its place in the
     // slot's area: one after the other, each on a page.
     void set_inputs(std::vector<uint32_t> storages);
     void set_outputs(std::vector<uint32_t> storages);
@@ -80,10 +81,14 @@ public:
     const std::string& name() const { return name_; }
     uint64_t arena_bytes() const { return arena_bytes_; }
     const std::vector<Storage>& storages() const { return storages_; }
+    // From the start of its arena, slot area or weight, views resolved.
+    uint64_t offset(const Storage& storage) const {
+        return storage.base < 0 ? storage.offset : storages_[static_cast<size_t>(storage.base)].offset + storage.offset;
+    }
     const std::vector<KernelSpec>& kernels() const { return kernels_; }
     const std::vector<uint32_t>& inputs() const { return inputs_; }
     const std::vector<uint32_t>& outputs() const { return outputs_; }
-    uint64_t input_bytes() const { return input_bytes_; }    // of a slot's input area, for this model
+    uint64_t input_bytes() const { return input_bytes_; }  // of a slot's input area, for this model
     uint64_t output_bytes() const { return output_bytes_; }
 
 private:

@@ -8,32 +8,31 @@
 namespace reef {
 namespace {
 
-bool writes(Access access) {
-    return access != Access::read;
-}
+bool writes(Access access) { return access != Access::read; }
 
-// Where a storage lies, for comparing: inputs, outputs, arena and weights never overlap each other; a weight is a
-// place of its own.
-bool overlap(const Storage& a, const Storage& b) {
-    if (a.kind != b.kind) return false;
-    if (a.kind == StorageKind::weight) return &a == &b;
-    return a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+// Inputs, outputs and the arena never overlap each other, nor do weights what is written.
+bool overlap(const ModelSpec& spec, const Storage& a, const Storage& b) {
+    uint64_t at_a = spec.offset(a), at_b = spec.offset(b);
+    return a.kind == b.kind && at_a < at_b + b.bytes && at_b < at_a + a.bytes;
 }
 
 void check_restorable(const ModelSpec& spec, const KernelSpec& kernel) {
     const std::vector<Storage>& storages = spec.storages();
     const std::string where = spec.name() + ": kernel '" + kernel.name + "' (" + kernel.op + ")";
     for (size_t i = 0; i < kernel.args.size(); i++) {
-        if (!writes(kernel.access[i])) continue;
+        if (!writes(kernel.access[i]))
+            continue;
         const Storage& written = storages[kernel.args[i]];
         if (kernel.access[i] == Access::read_write)
-            throw ModelError(where + " updates '" + written.name + "' in place; it could not be restarted after a preemption");
+            throw ModelError(where + " updates '" + written.name +
+                             "' in place; it could not be restarted after a preemption");
         for (size_t j = 0; j < kernel.args.size(); j++) {
-            if (j == i) continue;
+            if (j == i)
+                continue;
             const Storage& other = storages[kernel.args[j]];
-            if (overlap(written, other))
-                throw ModelError(where + " writes '" + written.name + "', which overlaps '" + other.name + "' that it " +
-                                 (writes(kernel.access[j]) ? "writes too" : "reads") +
+            if (overlap(spec, written, other))
+                throw ModelError(where + " writes '" + written.name + "', which overlaps '" + other.name +
+                                 "' that it " + (writes(kernel.access[j]) ? "writes too" : "reads") +
                                  "; it could not be restarted after a preemption");
         }
     }
@@ -66,35 +65,45 @@ private:
 }  // namespace
 
 void ModelSpec::check() const {
-    if (kernels_.empty()) throw ModelError(name_ + ": has no kernels");
-    if (outputs_.empty()) throw ModelError(name_ + ": has no outputs");
+    if (kernels_.empty())
+        throw ModelError(name_ + ": has no kernels");
+    if (outputs_.empty())
+        throw ModelError(name_ + ": has no outputs");
     size_t inputs = 0, outputs = 0;  // also those added after set_inputs and set_outputs, which have no place yet
     for (const Storage& storage : storages_) {
+        if (storage.base >= 0)
+            continue;
         inputs += storage.kind == StorageKind::input;
         outputs += storage.kind == StorageKind::output;
     }
-    if (inputs != inputs_.size()) throw ModelError(name_ + ": an input is not listed");
-    if (outputs != outputs_.size()) throw ModelError(name_ + ": an output is not listed");
+    if (inputs != inputs_.size())
+        throw ModelError(name_ + ": an input is not listed");
+    if (outputs != outputs_.size())
+        throw ModelError(name_ + ": an output is not listed");
     Ranges arena, output;
-    auto written = [&](const Storage& storage) -> Ranges& { return storage.kind == StorageKind::arena ? arena : output; };
+    auto written = [&](const Storage& storage) -> Ranges& {
+        return storage.kind == StorageKind::arena ? arena : output;
+    };
     for (const KernelSpec& kernel : kernels_) {
         check_restorable(*this, kernel);
         for (size_t i = 0; i < kernel.args.size(); i++) {
             const Storage& storage = storages_[kernel.args[i]];
-            if (kernel.access[i] != Access::read || storage.kind == StorageKind::input || storage.kind == StorageKind::weight)
+            if (kernel.access[i] != Access::read || storage.kind == StorageKind::input ||
+                storage.kind == StorageKind::weight)
                 continue;
-            if (!written(storage).contains(storage.offset, storage.offset + storage.bytes))
+            if (!written(storage).contains(offset(storage), offset(storage) + storage.bytes))
                 throw ModelError(name_ + ": kernel '" + kernel.name + "' reads '" + storage.name +
                                  "' before it was completely written");
         }
         for (size_t i = 0; i < kernel.args.size(); i++) {
             const Storage& storage = storages_[kernel.args[i]];
-            if (writes(kernel.access[i])) written(storage).add(storage.offset, storage.offset + storage.bytes);
+            if (writes(kernel.access[i]))
+                written(storage).add(offset(storage), offset(storage) + storage.bytes);
         }
     }
     for (uint32_t index : outputs_) {
         const Storage& storage = storages_[index];
-        if (!output.contains(storage.offset, storage.offset + storage.bytes))
+        if (!output.contains(offset(storage), offset(storage) + storage.bytes))
             throw ModelError(name_ + ": no kernel writes output '" + storage.name + "'");
     }
 }

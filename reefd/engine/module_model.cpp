@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python's ModelSpec, Model and run_model.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+#include "cpu_isa.hpp"
+#include "cpu_model.hpp"
+#include "model.hpp"
+#include "module.hpp"
+
+namespace nb = nanobind;
+
+namespace reef {
+namespace {
+
+// A C-contiguous buffer of any element type, held while this object lives.
+class BufferView {
+public:
+    BufferView(nb::handle object, bool writable, const std::string& what) {
+        int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
+        if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) {
+            PyErr_Clear();
+            throw nb::type_error((what + " is no contiguous " + (writable ? "writable " : "") + "buffer").c_str());
+        }
+    }
+    ~BufferView() { PyBuffer_Release(&view_); }
+    BufferView(const BufferView&) = delete;
+    BufferView& operator=(const BufferView&) = delete;
+    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.buf), static_cast<size_t>(view_.len)}; }
+
+private:
+    Py_buffer view_;
+};
+
+template <class T, size_t n>
+T choose(const std::string& value, const std::pair<const char*, T> (&choices)[n], const char* what) {
+    for (const auto& [name, choice] : choices)
+        if (value == name)
+            return choice;
+    throw ModelError(std::string("unknown ") + what + " '" + value + "'");
+}
+
+StorageKind storage_kind(const std::string& name) {
+    static constexpr std::pair<const char*, StorageKind> kinds[] = {{"input", StorageKind::input},
+                                                                    {"output", StorageKind::output},
+                                                                    {"arena", StorageKind::arena},
+                                                                    {"weight", StorageKind::weight}};
+    return choose(name, kinds, "storage kind");
+}
+
+Access access_direction(const std::string& name) {
+    static constexpr std::pair<const char*, Access> directions[] = {
+        {"read", Access::read}, {"write", Access::write}, {"read_write", Access::read_write}};
+    return choose(name, directions, "access");
+}
+
+Attribute attribute(const std::string& name, nb::handle value) {
+    if (nb::isinstance<nb::bool_>(value))
+        return int64_t{nb::cast<bool>(value)};
+    if (nb::isinstance<nb::int_>(value))
+        return nb::cast<int64_t>(value);
+    if (nb::isinstance<nb::float_>(value))
+        return nb::cast<double>(value);
+    if (nb::isinstance<nb::str>(value))
+        return nb::cast<std::string>(value);
+    if (nb::isinstance<nb::list>(value) || nb::isinstance<nb::tuple>(value)) {
+        bool integers = true;
+        for (nb::handle item : nb::cast<nb::sequence>(value))
+            integers = integers && nb::isinstance<nb::int_>(item);
+        if (integers)
+            return nb::cast<std::vector<int64_t>>(value);
+        return nb::cast<std::vector<double>>(value);
+    }
+    throw ModelError("attribute '" + name + "' is no number, string or list of numbers");
+}
+
+uint32_t add_storage(ModelSpec& spec, std::string name, const std::string& kind, const std::string& dtype,
+                     std::vector<int64_t> shape, uint64_t offset, nb::object data, int64_t base) {
+    auto add = [&](std::span<const std::byte> bytes) {
+        return spec.add_storage(std::move(name), storage_kind(kind), dtype_from_name(dtype), std::move(shape), offset,
+                                bytes, base);
+    };
+    if (data.is_none())
+        return add({});
+    BufferView buffer(data, false, "data");
+    return add(buffer.bytes());
+}
+
+uint32_t add_kernel(ModelSpec& spec, std::string name, std::string op, std::vector<uint32_t> args,
+                    const std::vector<std::string>& access, nb::dict attributes) {
+    std::vector<Access> directions;
+    for (const std::string& direction : access)
+        directions.push_back(access_direction(direction));
+    Attributes values;
+    for (const auto& [key, value] : attributes) {
+        std::string attribute_name = nb::cast<std::string>(key);
+        values.emplace(attribute_name, attribute(attribute_name, value));
+    }
+    return spec.add_kernel(std::move(name), std::move(op), std::move(args), std::move(directions), std::move(values));
+}
+
+// Inputs and outputs of one run, copied between Python's buffers and areas laid out like a slot's.
+class Areas {
+public:
+    Areas(const ModelFacts& facts, nb::sequence inputs, nb::sequence outputs) : facts_(facts) {
+        hold(facts.inputs, inputs, false, inputs_);
+        hold(facts.outputs, outputs, true, outputs_);
+        input_area = allocate(facts.input_bytes);
+        output_area = allocate(facts.output_bytes);
+        for (size_t i = 0; i < inputs_.size(); i++)
+            std::memcpy(input_area.get() + facts.inputs[i].offset, inputs_[i]->bytes().data(), facts.inputs[i].bytes);
+    }
+    void copy_out() const {
+        for (size_t i = 0; i < outputs_.size(); i++)
+            std::memcpy(outputs_[i]->bytes().data(), output_area.get() + facts_.outputs[i].offset,
+                        facts_.outputs[i].bytes);
+    }
+
+    std::shared_ptr<std::byte> input_area;
+    std::shared_ptr<std::byte> output_area;
+
+private:
+    static std::shared_ptr<std::byte> allocate(uint64_t bytes) {
+        void* area = std::aligned_alloc(REEF_PAGE, bytes + REEF_PAGE);
+        if (!area)
+            throw std::bad_alloc();
+        return {static_cast<std::byte*>(area), std::free};
+    }
+    static void hold(const std::vector<ModelTensor>& tensors, nb::sequence objects, bool writable,
+                     std::vector<std::unique_ptr<BufferView>>& buffers) {
+        if (nb::len(objects) != tensors.size())
+            throw ModelError(std::to_string(nb::len(objects)) + " buffers for " + std::to_string(tensors.size()) +
+                             " tensors");
+        for (nb::handle object : objects) {
+            const ModelTensor& tensor = tensors[buffers.size()];
+            buffers.push_back(std::make_unique<BufferView>(object, writable, "'" + tensor.name + "'"));
+            size_t bytes = buffers.back()->bytes().size();
+            if (bytes != tensor.bytes)
+                throw ModelError("'" + tensor.name + "' has " + std::to_string(tensor.bytes) + " bytes, its buffer " +
+                                 std::to_string(bytes));
+        }
+    }
+
+    const ModelFacts& facts_;
+    std::vector<std::unique_ptr<BufferView>> inputs_;
+    std::vector<std::unique_ptr<BufferView>> outputs_;
+};
+
+void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs, const std::string& isa) {
+    CpuModel model(spec, choose_isa(isa).operators);
+    Areas areas(model.facts(), inputs, outputs);
+    auto arena = std::shared_ptr<void>(
+        std::aligned_alloc(REEF_PAGE, (model.facts().arena_bytes / REEF_PAGE + 1) * REEF_PAGE), std::free);
+    auto scratch = std::shared_ptr<void>(
+        std::aligned_alloc(REEF_PAGE, (model.scratch_bytes / REEF_PAGE + 1) * REEF_PAGE), std::free);
+    std::vector<void*> args;
+    for (const CpuArgument& argument : model.arguments) {
+        std::byte* area = argument.kind == StorageKind::input    ? areas.input_area.get()
+                          : argument.kind == StorageKind::output ? areas.output_area.get()
+                                                                 : static_cast<std::byte*>(arena.get());
+        args.push_back(argument.kind == StorageKind::weight ? const_cast<std::byte*>(argument.constant)
+                                                            : area + argument.offset);
+    }
+    for (const CpuKernel& instance : model.instances)
+        for (uint32_t block = 0; block < instance.kernel.blocks; block++)
+            instance.kernel.run(instance.kernel, {args.data() + instance.first_argument, block, scratch.get()});
+    areas.copy_out();
+}
+
+}  // namespace
+
+void bind_model(nb::module_& module) {
+    nb::exception<ModelError>(module, "ModelError");
+    nb::class_<ModelSpec>(module, "ModelSpec")
+        .def(nb::init<std::string, uint64_t>(), nb::arg("name"), nb::arg("arena_bytes"))
+        .def("add_storage", add_storage, nb::arg("name"), nb::arg("kind"), nb::arg("dtype"), nb::arg("shape"),
+             nb::arg("offset") = 0, nb::arg("data") = nb::none(), nb::arg("base") = -1)
+        .def("add_kernel", add_kernel, nb::arg("name"), nb::arg("op"), nb::arg("args"), nb::arg("access"),
+             nb::arg("attributes"))
+        .def("set_inputs", &ModelSpec::set_inputs, nb::arg("storages"))
+        .def("set_outputs", &ModelSpec::set_outputs, nb::arg("storages"));
+    module.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const CpuIsa& isa : available_isas())
+            names.push_back(isa.name);
+        return names;
+    });
+    module.def("run_model", run_model, nb::arg("spec"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
+               nb::arg("isa") = "");
+}
+
+}  // namespace reef
