@@ -17,7 +17,7 @@
 // An operator file `name.cpp` ends with
 //     extern const Operator name;
 //     const Operator name{"name", create};
-// and has its line in table.cpp.
+// and has its line in operators.inc.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators of one instruction set. One line for each operator file, in alphabetical order.
+// The operators of one instruction set. operators.inc lists them: one line for each operator file.
 #include "kernel.hpp"
-
-#define REEF_OPERATORS(entry) entry(binary) entry(unary)
 
 #define REEF_JOIN_(a, b) a##b
 #define REEF_JOIN(a, b) REEF_JOIN_(a, b)
@@ -10,14 +8,18 @@
 namespace reef::cpu {
 
 namespace REEF_ISA {
-#define REEF_DECLARE(name) extern const Operator name;
-REEF_OPERATORS(REEF_DECLARE)
+#define OPERATOR(name) extern const Operator name;
+#include "operators.inc"
+#undef OPERATOR
 }  // namespace REEF_ISA
 
 namespace {
 // Addresses, not copies: the table is complete when the module is mapped, and no code runs to fill it.
-#define REEF_ENTRY(name) &REEF_ISA::name,
-const Operator* const table[] = {REEF_OPERATORS(REEF_ENTRY) nullptr};
+#define OPERATOR(name) &REEF_ISA::name,
+const Operator* const table[] = {
+#include "operators.inc"
+    nullptr};
+#undef OPERATOR
 }  // namespace
 
 OperatorTable REEF_JOIN(operators_, REEF_ISA)() { return table; }
