@@ -13,7 +13,7 @@ import pytest
 HERE = Path(__file__).parent
 MODELS = sorted(HERE.glob("*.pml"))
 MUTATION = re.compile(r"^#if(?:n?)def (\w+)|defined\((\w+)\)", re.MULTILINE)
-SETTINGS = {"KILLS"}  # sizes, not mutations
+SETTINGS = {"KILLS", "PREEMPTIONS"}  # sizes, not mutations
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("spin") and shutil.which("gcc")), reason="needs spin and gcc: `make test-model` installs them"
