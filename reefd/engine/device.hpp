@@ -16,46 +16,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
+
+#include "model.hpp"
 
 namespace reef {
 
-class ModelSpec;  // model.hpp: storage, kernel instances, weights; what the control plane read from a resource
-class Context;    // a device's execution context: activation arena, progress record (block bits, kernels done)
-
-struct ModelTensor {
-    std::string name;
-    uint32_t dtype;  // enum reef_dtype
-    std::vector<uint64_t> shape;
-    uint64_t bytes;
-    uint64_t offset;  // from the start of a slot's input or output area: Binding + offset is the tensor
-};
-
-// A loaded model as the engine sees it (Python: Model, bound in module_model.cpp with a shared_ptr holder). A device
-// derives its own form: packed weights, kernels. It does not need the Device object that made it to be alive.
-class DeviceModel {
-public:
-    virtual ~DeviceModel() = default;
-    std::string name;
-    std::vector<ModelTensor> inputs;
-    std::vector<ModelTensor> outputs;
-    std::vector<std::string> kernels;  // one name for each kernel instance, in order
-    std::vector<uint32_t> blocks;      // and its number of blocks
-    uint64_t weight_bytes = 0;
-    uint64_t arena_bytes = 0;
-};
-
-// Lays tensors one after the other, each on a page of its own, and returns the size of the area. Devices call it for
-// the inputs and the outputs of a model; several models of one task share a slot's area, each from its start.
-inline uint64_t place_tensors(std::vector<ModelTensor>& tensors) {
-    constexpr uint64_t page = 4096;
-    uint64_t offset = 0;
-    for (ModelTensor& tensor : tensors) {
-        tensor.offset = offset;
-        offset += (tensor.bytes + page - 1) / page * page;
-    }
-    return offset;
-}
+class Context;  // a device's execution context: activation arena, progress record (block bits, kernels done)
 
 using QueueId = uint32_t;
 inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
