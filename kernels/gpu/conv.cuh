@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// conv2d and matrix products as one kernel: an implicit GEMM over output pixels x output channels x (taps, channels).
+//
+// args: x, w, bias, residual, slope, y. Weights are packed [group][O][KH][KW][C], padded to whole chunks; the bias is
+// float. A block computes BM x BN outputs. Where that gives too few blocks for the device, k is cut as well:
+//   CLUSTER   blocks of one cluster take a share each and add up through each other's shared memory (NVIDIA sm_90);
+//             the cluster is then the unit of restoration and is left or finished as one
+//   PARTS     blocks write disjoint partial sums to a workspace, and conv_reduce adds them (elsewhere)
+// Sums are always added in the same order: k-tiles ascending in a slice, then slices, then blocks of the cluster or parts.
+#pragma once
+
+template <class K> struct ConvLayout {
+    using G = Geometry<K>;
+    static constexpr int tile_chunks = (K::BM + K::BN) * G::columns;
+    static constexpr int pitch = K::BN + 8;
+    static constexpr int header = 128;  // the gate's words, and the word by which a cluster agrees to leave
+    static constexpr int pipeline = K::STAGES * tile_chunks * 16;
+    static constexpr int sums = K::SLICES * K::BM * pitch * 4;
+    static constexpr int bytes = header + (pipeline > sums ? pipeline : sums);
+    static constexpr int units = K::GROUPS * G::row_tiles * G::column_tiles * K::PARTS;  // of restoration
+    static_assert(bytes == K::SHARED && units * K::CLUSTER == K::BLOCKS, "the launch matches the kernel");
+};
+
+// Adds bias and residual, applies the activation, stores: elements [column, column + n) of one output pixel.
+template <class K> struct ConvOutput {
+    using Out = typename K::Out;
+    static constexpr int wide = K::Y_WIDE ? Traits<Out>::chunk : 1;
+    const Args& args;
+
+    REEF_MEMBER Chunk residual(int pixel, int channel) const {
+        if constexpr (K::RESIDUAL && K::Y_WIDE)
+            return load_chunk((const Out*)args.p[3] + (i64)pixel * K::R_PITCH + channel, channel < K::R_CHANNELS);
+        else
+            return Chunk{};
+    }
+
+    REEF_MEMBER float finish(float value, float extra, int channel) const {
+        if constexpr (K::BIAS) value += ((const float*)args.p[2])[channel];
+        if constexpr (K::RESIDUAL && !K::ACTIVATION_FIRST) value += extra;
+        if constexpr (K::PRELU) value = value >= 0 ? value : value * ((const float*)args.p[4])[channel];
+        value = activate<K::ACTIVATION>(value, K::ALPHA, K::BETA);
+        if constexpr (K::RESIDUAL && K::ACTIVATION_FIRST) value += extra;
+        return value;
+    }
+
+    REEF_MEMBER void store(const float* value, const Chunk& extra_chunk, int pixel, int channel) const {
+        Out* y = (Out*)args.p[5];
+        if constexpr (K::Y_WIDE) {
+            float extra[wide], result[wide];
+            unpack(extra_chunk, extra, Out{});
+#pragma unroll
+            for (int e = 0; e < wide; e++) result[e] = finish(value[e], extra[e], channel + e);
+            *(Chunk*)(y + (i64)pixel * K::Y_PITCH + channel) = pack(result, Out{});
+        } else {
+            float extra = 0;
+            if constexpr (K::RESIDUAL)
+                if (channel < K::R_CHANNELS)
+                    extra = as_float(((const Out*)args.p[3])[(i64)pixel * K::R_PITCH + channel]);
+            constexpr int area = K::OH * K::OW;
+            i64 at = K::Y_NCHW ? ((i64)(pixel / area) * K::Y_PITCH + channel) * area + pixel % area
+                               : (i64)pixel * K::Y_PITCH + channel;
+            from_float(finish(value[0], extra, channel), y[at]);
+        }
+    }
+};
+
+template <class K> struct Conv {
+    template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
+        using G = Geometry<K>;
+        using L = ConvLayout<K>;
+        using O = ConvOutput<K>;
+        constexpr int ahead = K::STAGES - 1;
+        u8* memory = shared_memory();
+        Chunk* stages = (Chunk*)(memory + L::header);
+        int unit = block_index() / K::CLUSTER, rank = K::CLUSTER > 1 ? (int)cluster_rank() : 0;
+        Gate<Preemptible> gate(place, (u32*)memory, unit);
+
+        int part = unit % K::PARTS, tile = unit / K::PARTS;
+        int row_tile = tile % G::row_tiles, column_tile = tile / G::row_tiles % G::column_tiles;
+        int group = tile / (G::row_tiles * G::column_tiles);
+        constexpr int shares = K::CLUSTER * K::PARTS;
+        int share = K::CLUSTER > 1 ? rank : part;
+        int first = share * G::tiles / shares, count = (share + 1) * G::tiles / shares - first;
+        auto left = [&](int stage) { return stages + stage * L::tile_chunks; };
+        auto right = [&](int stage) { return stages + stage * L::tile_chunks + K::BM * G::columns; };
+
+        // Weights do not depend on the kernel before: their first tiles are under way before it has ended.
+        dependency_launch();
+        WeightTile<K> weights(args.p[1], column_tile, group);
+#pragma unroll
+        for (int s = 0; s < ahead; s++)
+            if (s < count) {
+                weights.issue(right(s), first + s);
+                weights.land(right(s));
+            }
+        InputTile<K> input(args.p[0], row_tile, group);
+        dependency_wait();
+#pragma unroll
+        for (int s = 0; s < ahead; s++) {
+            if (s < count) {
+                input.issue(left(s), first + s);
+                input.land(left(s));
+            }
+            copies_commit();
+        }
+
+        typename ProductOf<K, K::TENSOR_CORES>::Type product;
+        bool left_early = false;
+        for (int t = 0, stage = 0; t < count; t++) {
+            copies_wait<ahead - 1>();
+            if (gate.check()) {
+                left_early = true;
+                break;
+            }
+            int next = stage == 0 ? K::STAGES - 1 : stage - 1;
+            bool more = t + ahead < count;
+            if (more) {
+                input.issue(left(next), first + t + ahead);
+                weights.issue(right(next), first + t + ahead);
+            }
+            copies_commit();
+            product.add(left(stage), right(stage));
+            if (more) {
+                input.land(left(next));
+                weights.land(right(next));
+            }
+            stage = stage + 1 == K::STAGES ? 0 : stage + 1;
+        }
+        copies_wait<0>();
+        if constexpr (K::CLUSTER == 1)
+            if (left_early) return;
+
+        // The pipeline's memory now takes the sums. A cluster meets here whether or not a block was told to leave.
+        barrier();
+        float* sums = (float*)(memory + L::header);
+        if (!left_early) product.spill(sums, L::pitch);
+        constexpr int groups_across = K::BN / O::wide;
+        constexpr int items = K::BM * groups_across / K::CLUSTER;
+        constexpr int items_each = (items + K::THREADS - 1) / K::THREADS;
+        static_assert(K::BM * groups_across % K::CLUSTER == 0, "blocks of a cluster share the outputs");
+        O output{args};
+        Chunk extra[items_each] = {};
+        auto item_of = [&](int i) { return rank * items + i * K::THREADS + thread_index(); };
+        auto pixel_of = [&](int item) { return row_tile * K::BM + item / groups_across; };
+        auto column_of = [&](int item) { return item % groups_across * O::wide; };
+        auto wanted = [&](int i, int item) {
+            return (items % K::THREADS == 0 || i * K::THREADS + thread_index() < items) &&
+                   (G::pixels % K::BM == 0 || pixel_of(item) < G::pixels) &&
+                   (K::O % K::BN == 0 || column_tile * K::BN + column_of(item) < K::O);
+        };
+        if constexpr (K::RESIDUAL && K::PARTS == 1)
+#pragma unroll
+            for (int i = 0; i < items_each; i++) {
+                int item = item_of(i);
+                if (wanted(i, item))
+                    extra[i] = output.residual(pixel_of(item), group * K::O + column_tile * K::BN + column_of(item));
+            }
+        if constexpr (K::CLUSTER > 1) {
+            if constexpr (Preemptible)
+                if (thread_index() == 0) ((u32*)memory)[4] = left_early;
+            cluster_barrier();
+            if constexpr (Preemptible) {
+                u32 leaving = 0;
+                for (int r = 0; r < K::CLUSTER; r++) leaving |= cluster_load(memory + 16, r).word[0];
+                if (leaving) {
+                    cluster_barrier();  // nobody's shared memory may go while another still reads it
+                    return;
+                }
+            }
+        } else {
+            barrier();
+        }
+
+#pragma unroll
+        for (int i = 0; i < items_each; i++) {
+            int item = item_of(i);
+            if (!wanted(i, item)) continue;
+            float value[O::wide] = {};
+            const float* from = sums + item / groups_across * L::pitch + column_of(item);
+#pragma unroll
+            for (int r = 0; r < K::CLUSTER; r++)
+#pragma unroll
+                for (int s = 0; s < K::SLICES; s++) {
+                    const float* at = from + s * K::BM * L::pitch;
+                    if constexpr (O::wide == 1) {
+                        static_assert(K::CLUSTER == 1 || O::wide > 1, "a cluster adds whole chunks");
+                        value[0] += at[0];
+                    } else {
+#pragma unroll
+                        for (int e = 0; e < O::wide; e += 4) {
+                            Chunk four = K::CLUSTER > 1 ? cluster_load(at + e, r) : *(const Chunk*)(at + e);
+#pragma unroll
+                            for (int f = 0; f < 4; f++) value[e + f] += bits_to_float(four.word[f]);
+                        }
+                    }
+                }
+            int pixel = pixel_of(item), channel = group * K::O + column_tile * K::BN + column_of(item);
+            if constexpr (K::PARTS > 1) {
+                float* to = (float*)args.p[5] + ((i64)part * G::pixels + pixel) * (K::GROUPS * K::O) + channel;
+#pragma unroll
+                for (int e = 0; e < O::wide; e++) to[e] = value[e];
+            } else {
+                output.store(value, extra[i], pixel, channel);
+            }
+        }
+        if constexpr (K::CLUSTER > 1) cluster_barrier();
+        if (rank == 0) gate.finish(L::units);
+    }
+};
+
+// Adds the partial sums of a conv with PARTS > 1, in order, and finishes the outputs. args: parts, -, bias, residual, slope, y.
+template <class K> struct ConvReduce {
+    template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
+        using O = ConvOutput<K>;
+        constexpr int channels = K::GROUPS * K::O, pixels = K::N * K::OH * K::OW, groups_across = channels / O::wide;
+        constexpr int items = pixels * groups_across;
+        static_assert(K::BLOCKS == (items + K::THREADS - 1) / K::THREADS, "the launch matches the kernel");
+        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
+        dependency_launch();
+        dependency_wait();
+        if (gate.check()) return;
+        int item = block_index() * K::THREADS + thread_index();
+        if (item < items) {
+            int pixel = item / groups_across, channel = item % groups_across * O::wide;
+            O output{args};
+            Chunk extra = output.residual(pixel, channel);
+            float value[O::wide] = {};
+#pragma unroll
+            for (int part = 0; part < K::PARTS; part++) {
+                const float* from = (const float*)args.p[0] + ((i64)part * pixels + pixel) * channels + channel;
+#pragma unroll
+                for (int e = 0; e < O::wide; e++) value[e] += from[e];
+            }
+            output.store(value, extra, pixel, channel);
+        }
+        gate.finish(K::BLOCKS);
+    }
+};

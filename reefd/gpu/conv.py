@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""conv2d, first layers and matrix products on the GPU: how a shape becomes kernel instances and packed weights."""
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .instance import Kernel, Value, ceil_div
+
+_CTYPE = {"float32": "float", "float16": "Half", "uint8": "u8", "int32": "int"}
+_BYTES = {"float32": 4, "float16": 2, "uint8": 1, "int32": 4}
+
+
+class ConvShape(NamedTuple):
+    """One conv2d with its epilogue. Channels and outputs are those of one group."""
+
+    n: int
+    h: int
+    w: int
+    c: int
+    o: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    dtype: str = "float32"  # of weights and arithmetic operands
+    x_dtype: str = ""  # of the feature map read; "" = dtype
+    y_dtype: str = ""
+    x_nchw: bool = False
+    y_nchw: bool = False
+    x_pitch: int = 0  # channels between two pixels of x; 0 = dense
+    y_pitch: int = 0
+    bias: bool = False
+    residual: int = 0  # channels of the residual; 0 = none
+    residual_pitch: int = 0
+    prelu: bool = False
+    activation: str = "none"
+    activation_first: bool = False
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    @property
+    def out_hw(self) -> tuple[int, int]:
+        top, left, bottom, right = self.pads
+        extent = [self.dilations[i] * (self.kernel[i] - 1) + 1 for i in range(2)]
+        return (
+            (self.h + top + bottom - extent[0]) // self.strides[0] + 1,
+            (self.w + left + right - extent[1]) // self.strides[1] + 1,
+        )
+
+    @property
+    def depth(self) -> int:
+        return self.kernel[0] * self.kernel[1] * self.c
+
+    @property
+    def pixels(self) -> int:
+        return self.n * self.out_hw[0] * self.out_hw[1]
+
+    @property
+    def macs(self) -> int:
+        return self.pixels * self.o * self.groups * self.depth
+
+
+class Tile(NamedTuple):
+    """How a conv is cut. down x across: warps with tensor cores, rows x columns of a thread without."""
+
+    bm: int
+    bn: int
+    bk: int
+    down: int
+    across: int
+    slices: int = 1
+    stages: int = 3
+    cluster: int = 1
+    parts: int = 1
+    tensor_cores: bool = False
+
+    @property
+    def threads(self) -> int:
+        if self.tensor_cores:
+            return 32 * self.down * self.across * self.slices
+        return (self.bm // self.down) * (self.bn // self.across) * self.slices
+
+
+def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
+    """The instances that compute `shape` with `tile`: one, or two when k is cut into parts through a workspace.
+
+    Arguments of the first: x, w, bias, residual, slope, y (the workspace, float [parts][pixels][channels], when there
+    are parts); of the second: the workspace, nothing, bias, residual, slope, y.
+    """
+    oh, ow = shape.out_hw
+    x_dtype, y_dtype = shape.x_dtype or shape.dtype, shape.y_dtype or shape.dtype
+    chunk, y_chunk = 16 // _BYTES[shape.dtype], 16 // _BYTES[y_dtype]
+    channels = shape.o * shape.groups
+    x_pitch, y_pitch = shape.x_pitch or shape.c * shape.groups, shape.y_pitch or channels
+    residual_pitch = shape.residual_pitch or shape.residual
+    gather = bool(shape.x_nchw or x_dtype != shape.dtype or shape.c % chunk or x_pitch % chunk)
+    y_wide = not shape.y_nchw and shape.o % y_chunk == 0 and y_pitch % y_chunk == 0
+    y_wide = y_wide and residual_pitch % y_chunk == 0 and shape.residual % y_chunk == 0
+    if tile.cluster > 1 and not y_wide:
+        raise ValueError("a cluster needs whole chunks of outputs")
+    if tile.cluster > 1 and tile.parts > 1:
+        raise ValueError("k is cut by clusters or by parts, not by both")
+    row_tiles, column_tiles = ceil_div(shape.pixels, tile.bm), ceil_div(shape.o, tile.bn)
+    k_tiles = ceil_div(shape.depth, tile.bk)
+    if k_tiles < tile.cluster * tile.parts:
+        raise ValueError("fewer k-tiles than shares")
+    output: dict[str, Value] = {
+        "Out": _CTYPE[y_dtype], "N": shape.n, "OH": oh, "OW": ow, "O": shape.o, "GROUPS": shape.groups,
+        "Y_PITCH": y_pitch, "Y_NCHW": shape.y_nchw, "Y_WIDE": y_wide, "BIAS": shape.bias,
+        "RESIDUAL": shape.residual > 0, "R_CHANNELS": shape.residual, "R_PITCH": residual_pitch,
+        "PRELU": shape.prelu, "ACTIVATION": f"Activation::{shape.activation}",
+        "ACTIVATION_FIRST": shape.activation_first, "ALPHA": float(shape.alpha), "BETA": float(shape.beta),
+        "PARTS": tile.parts,
+    }  # fmt: skip
+    constants: dict[str, Value] = {
+        **output, "T": _CTYPE[shape.dtype], "In": _CTYPE[x_dtype], "H": shape.h, "W": shape.w, "C": shape.c,
+        "KH": shape.kernel[0], "KW": shape.kernel[1], "SH": shape.strides[0], "SW": shape.strides[1],
+        "PT": shape.pads[0], "PL": shape.pads[1], "DH": shape.dilations[0], "DW": shape.dilations[1],
+        "X_PITCH": x_pitch, "X_NCHW": shape.x_nchw, "GATHER": gather,
+        "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "SLICES": tile.slices, "STAGES": tile.stages,
+        "TENSOR_CORES": tile.tensor_cores,
+        ("WM" if tile.tensor_cores else "TM"): tile.down, ("WN" if tile.tensor_cores else "TN"): tile.across,
+    }  # fmt: skip
+    pipeline = tile.stages * (tile.bm + tile.bn) * (tile.bk // chunk) * 16
+    sums = tile.slices * tile.bm * (tile.bn + 8) * 4
+    blocks = shape.groups * row_tiles * column_tiles * tile.parts * tile.cluster
+    kernels = [Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, 128 + max(pipeline, sums))]
+    if tile.parts > 1:
+        items = shape.pixels * channels // (y_chunk if y_wide else 1)
+        kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))
+    return kernels
+
+
+def pack_conv_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """[O, C/g, KH, KW] as the kernels read it: [O][KH][KW][C/g] with each row padded to whole 16-byte chunks."""
+    rows = w.transpose(0, 2, 3, 1).reshape(w.shape[0], -1)
+    chunk = 16 // _BYTES[dtype]
+    depth = rows.shape[1]
+    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, ceil_div(depth, chunk) * chunk - depth))).astype(dtype))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text that is compiled: the headers in kernels/gpu, one struct of constants for each kernel, its two entry points.
+
+The text is complete (no include of a vendor or of ours is left), so a resource carries it and any compiler of the
+target takes it.
+"""
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .instance import Kernel
+
+_INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
+_BASE = ("portable.cuh", "gate.cuh", "activation.cuh")
+
+
+def headers_dir() -> Path:
+    """kernels/gpu of the source tree, or the copy that is installed with the package."""
+    installed = Path(__file__).parent / "kernels"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "kernels" / "gpu"
+
+
+def _inline(name: str, target: str, seen: set[str]) -> str:
+    if name in seen:
+        return ""
+    seen.add(name)
+    if name.startswith("target_") and name != f"target_{target}.cuh":
+        return ""
+    if name.startswith("host/"):
+        return f'#include "{headers_dir() / name}"'
+    text = (headers_dir() / name).read_text().replace("#pragma once\n", "")
+    return _INCLUDE.sub(lambda match: _inline(match[1], target, seen), text)
+
+
+def kernel_source(kernels: Iterable[Kernel], target: str) -> str:
+    """The source of these kernels (each once) for a target: cuda, hip or host."""
+    seen: set[str] = set()
+    unique = {kernel.name: kernel for kernel in kernels}
+    headers = [*_BASE, "tile.cuh", "matrix.cuh"] if any(k.header == "conv.cuh" for k in unique.values()) else [*_BASE]
+    headers += sorted({kernel.header for kernel in unique.values()})
+    parts = [_inline(header, target, seen) for header in headers]
+    parts += [_entry(kernel) for _, kernel in sorted(unique.items())]
+    return "\n".join(parts)
+
+
+def _entry(kernel: Kernel) -> str:
+    name = kernel.name
+    cluster = f"REEF_CLUSTER({kernel.cluster})" if kernel.cluster > 1 else ""
+    return (
+        f"struct K_{name} {{\n{kernel.text}\n}};\n"
+        f"REEF_ENTRY({name}, {kernel.threads}, {cluster}, {kernel.family}<K_{name}>::run)\n"
+    )

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs GPU kernels on the CPU: compiles their source for the host target and launches grids of fibers."""
+import ctypes
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reefd.gpu.compile import compile_source
+from reefd.gpu.instance import Kernel
+from reefd.gpu.source import headers_dir, kernel_source
+
+Array = NDArray[np.generic]
+
+
+class _Context(ctypes.Structure):
+    _align_ = 64
+    _fields_ = (
+        ("queue_epoch", ctypes.c_void_p),
+        ("progress", ctypes.c_void_p),
+        ("bits", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("window_epoch", ctypes.c_uint32),
+    )
+
+
+class _Place(ctypes.Structure):
+    _fields_ = (("context", ctypes.c_void_p), ("kernel", ctypes.c_uint32), ("bit_word", ctypes.c_uint32))
+
+
+class HostKernels:
+    """The compiled kernels, and an execution context for their preemptible forms."""
+
+    def __init__(self, kernels: list[Kernel]) -> None:
+        self.kernels = kernels
+        source = kernel_source(kernels, "host")
+        text = source + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir()))
+        cached = Path(tempfile.gettempdir(), f"reef-host-kernels-{hashlib.sha256(text.encode()).hexdigest()[:24]}.so")
+        if not cached.exists():
+            code = compile_source(source, "host")
+            with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as file:
+                file.write(code)
+            Path(file.name).rename(cached)
+        self.library = ctypes.CDLL(str(cached))
+        self.library.reef_host_interrupt.restype = ctypes.c_uint64
+        self.library.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.queue_epoch, self.progress = np.ones(1, np.uint32), np.zeros(1, np.uint32)
+        words = [(kernel.units + 31) // 32 for kernel in kernels]
+        self.bit_words = [sum(words[:i]) for i in range(len(words))]
+        self.bits, self.counts = np.zeros(sum(words), np.uint32), np.zeros(len(kernels), np.uint32)
+        self.context = _Context(*(a.ctypes.data for a in (self.queue_epoch, self.progress, self.bits, self.counts)), 1)
+
+    def clear(self) -> None:
+        """A new request: no block is done, the window is valid."""
+        for array in (self.bits, self.counts, self.progress):
+            array[:] = 0
+        self.context.window_epoch = int(self.queue_epoch[0])
+
+    def launch(self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False) -> None:
+        kernel = self.kernels[index]
+        entry = getattr(self.library, kernel.name + ("_p" if preemptible else ""))
+        pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
+        place = _Place(ctypes.addressof(self.context), index, self.bit_words[index])
+        self.library.reef_host_launch(
+            entry, kernel.blocks, kernel.threads, kernel.cluster, kernel.shared, int(descending), pointers, ctypes.byref(place)
+        )
+
+    def watch(self, countdown: int = 0) -> int:
+        """Bumps the queue epoch at its load number `countdown` from now; returns the loads since the last call."""
+        return int(self.library.reef_host_interrupt(self.queue_epoch.ctypes.data, countdown))
