@@ -21,7 +21,17 @@
 
 namespace reef {
 
-class Context;  // a device's execution context: activation arena, progress record (block bits, kernels done)
+// A device's execution context: activation arena, progress record (block bits, kernels done). Each device derives its
+// own; a definition of `Context` in every device's file would be one name for different classes.
+class Context {
+public:
+    virtual ~Context() = default;
+    Context(const Context&) = delete;
+    Context& operator=(const Context&) = delete;
+
+protected:
+    Context() = default;
+};
 
 using QueueId = uint32_t;
 inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
@@ -59,7 +69,7 @@ public:
 
     // ---- loader thread; may take long; throws ModelError with the kernel's name and the reason
     virtual std::shared_ptr<DeviceModel> load(const ModelSpec& spec) = 0;
-    virtual std::unique_ptr<Context, void (*)(Context*)> make_context(std::shared_ptr<DeviceModel> model) = 0;
+    virtual std::unique_ptr<Context> make_context(std::shared_ptr<DeviceModel> model) = 0;
 
     // ---- engine thread
     // Appends a window to a queue. The queue must have room (queue_depth). A window runs after those before it.
