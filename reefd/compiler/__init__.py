@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model compiler: an ONNX file becomes a resource folder.
+
+    load.py      1  the file, constants folded, every shape known
+    lower.py     2  ONNX operators become kernels (operators.py is the table, lowering/ the functions)
+    simplify.py  3  the same with fewer kernels
+    fuse.py      4  additions and activations move into the kernel before them
+    layout.py    5  channels last inside; transposes only where they are needed
+    memory.py    6  where each tensor lies
+    emit.py      7  the schedule and the weights
+
+Imports onnx, so the daemon never imports it.
+"""
+
+from reefd.compiler.driver import STAGES, Summary, compile_model, compile_to_memory
+from reefd.compiler.errors import CompileError, Problem
+
+__all__ = ["STAGES", "CompileError", "Problem", "Summary", "compile_model", "compile_to_memory"]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 7: the plan as a resource's schedule and weights."""
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from reefd.compiler.ir import Graph, Node, Value
+from reefd.compiler.memory import Plan
+from reefd.resource.schema import Access, Attribute, Kernel, Kind, ModelFile, Source, Storage
+
+_BEYOND_FLOAT = 1e308  # JSON has no infinity; as a float32 this is one
+
+
+def emit(graph: Graph, plan: Plan, name: str, source: Source) -> tuple[ModelFile, dict[str, np.ndarray]]:
+    """The schedule, and the weights by the names of their storages."""
+    return _Emitter(graph, plan).model(name, source)
+
+
+class _Emitter:
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.storage: list[Storage] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self.indices: dict[tuple[object, ...], int] = {}
+
+    def model(self, name: str, source: Source) -> tuple[ModelFile, dict[str, np.ndarray]]:
+        inputs = [self._owner(value, "input", value.name) for value in self.graph.inputs]
+        owners = {output: owner for owner, output in self.plan.outputs.items()}
+        outputs = [self._owner(owners[output], "output", output) for output in self.graph.output_names]
+        kernels = [self._kernel(node) for node in self.plan.kernels]
+        file = ModelFile(
+            name=name, storage=self.storage, kernels=kernels, inputs=inputs, outputs=outputs,
+            arena_bytes=self.plan.arena_bytes, version=1, source=source,
+        )  # fmt: skip
+        return file, self.weights
+
+    def _owner(self, value: Value, kind: Kind, name: str) -> int:
+        return self._add((value, 0, value.shape, value.dtype), _storage(value, name, kind))
+
+    def _add(self, key: tuple[object, ...], storage: Storage) -> int:
+        if key not in self.indices:
+            self.indices[key] = len(self.storage)
+            self.storage.append(storage)
+        return self.indices[key]
+
+    def _index(self, value: Value) -> int:
+        """The storage of a value as a kernel sees it."""
+        if value.data is not None:
+            return self._weight(value)
+        place = self.plan.places[value]
+        key = (place.owner, place.offset, value.shape, value.dtype)
+        if key in self.indices:
+            return self.indices[key]
+        if place.owner in self.plan.offsets:
+            return self._add(key, _storage(value, value.name, "arena", self.plan.offsets[place.owner] + place.offset))
+        kind: Kind = "output" if place.owner in self.plan.outputs else "input"
+        base = self.indices[place.owner, 0, place.owner.shape, place.owner.dtype]
+        return self._add(key, _storage(value, value.name, kind, place.offset, base))
+
+    def _weight(self, value: Value) -> int:
+        assert value.data is not None
+        data = np.ascontiguousarray(value.data)
+        content = hashlib.sha256(memoryview(data.reshape(-1)).cast("B") if data.size else b"").digest()
+        key = ("weight", content, value.shape, value.dtype)
+        if key in self.indices:
+            return self.indices[key]
+        name, count = value.name or "constant", 1
+        while name in self.weights:
+            name, count = f"{value.name}#{count}", count + 1
+        self.weights[name] = data
+        return self._add(key, _storage(value, name, "weight"))
+
+    def _kernel(self, node: Node) -> Kernel:
+        reads, writes = list(node.reads()), list(node.writes())
+        access: list[Access] = ["read"] * len(reads) + ["write"] * len(writes)  # type: ignore[list-item]
+        return Kernel(
+            name=node.name,
+            op=node.op,
+            args=[self._index(value) for value in (*reads, *writes)],
+            access=access,
+            attributes={key: _attribute(value) for key, value in node.attributes.items()},
+        )
+
+
+def _storage(value: Value, name: str, kind: Kind, offset: int = 0, base: int = -1) -> Storage:
+    shape = [int(extent) for extent in value.shape]
+    return Storage(name, value.size, value.dtype, kind, shape, offset, base)
+
+
+def _attribute(value: Any) -> Attribute:
+    if isinstance(value, list | tuple):
+        return [_attribute(item) for item in value]  # type: ignore[return-value]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return math.copysign(_BEYOND_FLOAT, number) if math.isinf(number) else number
+    return int(value)

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 1: an ONNX file becomes a graph whose shapes are all known and whose constants are folded.
+
+One walk in topological order does both: a node whose inputs are constants is evaluated at once (Shape needs only a
+shape), so that every later shape that was computed from it is a constant too. The file is not trusted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from reefd.compiler.errors import CompileError, Problem
+from reefd.compiler.folding import evaluate, infer
+from reefd.compiler.functions import expand
+from reefd.compiler.ir import Graph, Node, Value, constants
+from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array
+
+MAX_CONSTANT_BYTES = 4 << 30
+_MAX_FILE = 2 << 30  # protobuf's own limit
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Callable[[str, str], bool]) -> Graph:
+    """Reads a file. `shapes` fixes inputs with dynamic dimensions; `supported(domain, op)` says which operators later
+    stages know, others are expanded where ONNX defines them by simpler ones. CompileError names all that is wrong."""
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise CompileError(str(path), [Problem("larger than 2 GiB; keep the weights in external data")])
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise CompileError(str(path), [Problem(error.strerror or "cannot be read")]) from None
+    except CompileError:
+        raise
+    except Exception as error:  # protobuf's DecodeError is not importable by one name across its versions
+        raise CompileError(str(path), [Problem(f"not an ONNX file: {error}")]) from None
+    return from_model(model, path, shapes, supported)
+
+
+def from_model(
+    model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Callable[[str, str], bool]
+) -> Graph:
+    """As load, for a model that is in memory. `path` names it in errors and is where its external data lies."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker raises several types, with the whole story in the text
+        raise CompileError(str(path), [Problem(f"not a valid ONNX model: {_first_line(error)}")]) from None
+    model = expand(model, supported)
+    return _Loader(model, path, shapes).graph()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+class _Loader:
+    def __init__(self, model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+        self.model = model
+        self.path = path
+        self.shapes = dict(shapes)
+        self.problems: list[Problem] = []
+        self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+        self.nodes: list[Node] = []
+        self.constant_bytes = 0
+
+    def graph(self) -> Graph:
+        proto = self.model.graph
+        values: dict[str, Value | None] = {}
+        self._initializers(proto, values)
+        inputs = [self._input(info) for info in proto.input if info.name not in values]
+        for name in self.shapes:
+            self.problems.append(Problem(f"--shape names {name!r}, which is not an input of the model"))
+        self._raise()
+        values.update((value.name, value) for value in inputs)
+        self._walk(proto.node, values)
+        outputs: list[Value] = []
+        for info in proto.output:
+            value = values.get(info.name)
+            if value is None and not self.problems:
+                self.problems.append(Problem(f"output {info.name!r} is computed by no node"))
+            elif value is not None:
+                outputs.append(value)
+        self._raise()
+        return Graph(proto.name or self.path.stem, inputs, outputs, [info.name for info in proto.output], self.nodes)
+
+    def _raise(self) -> None:
+        if self.problems:
+            raise CompileError(str(self.path), self.problems)
+
+    def _initializers(self, proto: GraphProto, values: dict[str, Value | None]) -> None:
+        for tensor in proto.initializer:
+            array = self._array(tensor, f"initializer {tensor.name!r}")
+            if array is not None:
+                values[tensor.name] = _constant(tensor.name, array)
+        if proto.sparse_initializer:
+            self.problems.append(Problem("sparse initializers are not supported", nearest="dense ones"))
+
+    def _array(self, tensor: TensorProto, what: str) -> np.ndarray | None:
+        try:
+            return tensor_array(tensor, self.path.parent)
+        except ValueError as error:
+            self.problems.append(Problem(f"{what}: {error}"))
+            return None
+
+    def _input(self, info: ValueInfoProto) -> Value:
+        what = f"input {info.name!r}"
+        given = self.shapes.pop(info.name, None)
+        if not info.type.HasField("tensor_type"):
+            self.problems.append(Problem(f"{what} is not a tensor"))
+            return Value(info.name, "float32", ())
+        tensor = info.type.tensor_type
+        dtype = ELEMENT_TYPES.get(tensor.elem_type, "")
+        if not dtype:
+            self.problems.append(Problem(f"{what} has element type {TensorProto.DataType.Name(tensor.elem_type)}"))
+        declared = [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim
+        ]
+        if not tensor.HasField("shape"):
+            declared = ["?"] * len(given or ["?"])
+        if given is not None:
+            if len(given) != len(declared) or any(
+                isinstance(want, int) and want != have for want, have in zip(declared, given, strict=False)
+            ):
+                self.problems.append(Problem(f"{what} is declared as {_dims(declared)}, --shape says {_dims(given)}"))
+            declared = list(given)
+        if any(not isinstance(extent, int) or extent < 0 for extent in declared):
+            example = _dims([extent if isinstance(extent, int) else 1 for extent in declared])
+            self.problems.append(
+                Problem(f"{what} has dynamic dimensions ({_dims(declared)}); fix them, e.g. --shape {info.name}={example}")
+            )
+            declared = [1] * len(declared)
+        return Value(info.name, dtype or "float32", tuple(int(extent) for extent in declared))
+
+    def _walk(self, nodes: Sequence[NodeProto], values: dict[str, Value | None]) -> None:
+        values[""] = None
+        unknown: set[str] = set()
+        for proto in nodes:
+            missing = [name for name in proto.input if name not in values]
+            if missing:
+                if not unknown.intersection(missing):
+                    self._problem(proto, f"input {missing[0]!r} is computed by no earlier node")
+                unknown.update(proto.output)
+                continue
+            if not self._visit(proto, values):
+                unknown.update(proto.output)
+
+    def _problem(self, proto: NodeProto, reason: str, nearest: str = "") -> None:
+        self.problems.append(Problem(reason, proto.name or proto.output[0], proto.op_type, "", nearest))
+
+    def _visit(self, proto: NodeProto, values: dict[str, Value | None]) -> bool:
+        """Adds a node, or what it was folded to. False: its outputs are unknown, and a problem says why."""
+        inputs = [values[name] for name in proto.input]
+        if proto.op_type == "If" and inputs[0] is not None and inputs[0].data is not None:
+            return self._branch(proto, bool(inputs[0].data), values)
+        if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
+            return self._constant_node(proto, values)
+        opset = self.opsets.get(proto.domain or "ai.onnx", 1)
+        try:
+            types = infer(proto, inputs, opset, self.model.opset_import)
+        except ValueError as error:
+            self._problem(proto, str(error))
+            return False
+        size = sum(value.bytes for value in types.values())
+        foldable = constants(inputs) and proto.op_type not in _RANDOM
+        if foldable or proto.op_type in ("Shape", "Size"):
+            self.constant_bytes += size
+            if self.constant_bytes > MAX_CONSTANT_BYTES:
+                self._problem(proto, f"its constant result takes {size} bytes, more than is allowed")
+                return False
+            folded = evaluate(proto, inputs, opset)
+            if folded is not None:
+                for name, array in folded.items():
+                    values[name] = _constant(name, array)
+                return True
+        attributes = self._attributes(proto)
+        outputs = [types[name] if name else None for name in proto.output]
+        self.nodes.append(
+            Node(
+                proto.op_type, proto.name or proto.output[0], inputs, outputs, attributes, opset,
+                "" if proto.domain == "ai.onnx" else proto.domain,
+            )
+        )  # fmt: skip
+        values.update((name, types[name]) for name in proto.output if name)
+        return True
+
+    def _branch(self, proto: NodeProto, condition: bool, values: dict[str, Value | None]) -> bool:
+        """An If whose condition is constant is the branch it takes."""
+        wanted = "then_branch" if condition else "else_branch"
+        body = next(attribute.g for attribute in proto.attribute if attribute.name == wanted)
+        inner = dict(values)
+        self._initializers(body, inner)
+        self._walk(body.node, inner)
+        for outer, info in zip(proto.output, body.output, strict=True):
+            value = inner.get(info.name)
+            if value is None:
+                return False
+            values[outer] = value
+        return True
+
+    def _constant_node(self, proto: NodeProto, values: dict[str, Value | None]) -> bool:
+        attribute = proto.attribute[0]
+        if attribute.name == "value":
+            array = self._array(attribute.t, f"node {proto.name or proto.output[0]!r} (Constant)")
+        elif attribute.name in ("value_float", "value_floats"):
+            array = np.asarray(onnx.helper.get_attribute_value(attribute), np.float32)
+        elif attribute.name in ("value_int", "value_ints"):
+            array = np.asarray(onnx.helper.get_attribute_value(attribute), np.int64)
+        else:
+            self._problem(proto, f"a constant given as {attribute.name}", "value, value_float(s), value_int(s)")
+            return False
+        if array is None:
+            return False
+        values[proto.output[0]] = _constant(proto.output[0], array)
+        return True
+
+    def _attributes(self, proto: NodeProto) -> dict[str, Any]:
+        attributes: dict[str, Any] = {}
+        for attribute in proto.attribute:
+            match attribute.type:
+                case AttributeProto.TENSOR:
+                    attributes[attribute.name] = self._array(attribute.t, f"node {proto.name!r}, {attribute.name}")
+                case AttributeProto.STRING:
+                    attributes[attribute.name] = attribute.s.decode("utf-8", "replace")
+                case AttributeProto.STRINGS:
+                    attributes[attribute.name] = [text.decode("utf-8", "replace") for text in attribute.strings]
+                case AttributeProto.INT | AttributeProto.FLOAT:
+                    attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
+                case AttributeProto.INTS | AttributeProto.FLOATS:
+                    attributes[attribute.name] = list(onnx.helper.get_attribute_value(attribute))
+                case _:
+                    attributes[attribute.name] = attribute
+        return attributes
+
+
+def _constant(name: str, array: np.ndarray) -> Value:
+    return Value(name, array.dtype.name, array.shape, array)
+
+
+def _dims(shape: Sequence[int | str]) -> str:
+    return "x".join(str(extent) for extent in shape)
+
+

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2's driver: every node through the operator table, every problem collected before anything is reported."""
+
+import difflib
+
+from reefd.compiler.errors import CompileError, Problem, Unsupported
+from reefd.compiler.ir import Graph, Node, Value
+from reefd.compiler.lowering.builder import Builder
+from reefd.compiler.operators import OPERATORS, supported
+
+
+def lower(graph: Graph, path: str) -> Graph:
+    """The same graph in kernels. CompileError lists every unsupported operator, attribute and type."""
+    build = Builder()
+    replaced: dict[Value, Value] = {}
+    problems: list[Problem] = []
+    for node in graph.nodes:
+        node.inputs = [None if value is None else replaced.get(value, value) for value in node.inputs]
+        build.source = node.name
+        try:
+            results = _lower_node(build, node)
+        except Unsupported as error:
+            problems.append(Problem(error.reason, node.name, node.op, error.attribute, error.nearest))
+            continue
+        for declared, value in zip(node.writes(), results, strict=True):
+            replaced[declared] = value
+    if problems:
+        raise CompileError(path, problems)
+    outputs = [replaced.get(value, value) for value in graph.outputs]
+    return Graph(graph.name, graph.inputs, outputs, graph.output_names, build.nodes)
+
+
+def _lower_node(build: Builder, node: Node) -> list[Value]:
+    if not supported(node.domain, node.op):
+        name = f"{node.domain}.{node.op}" if node.domain else node.op
+        close = difflib.get_close_matches(node.op, OPERATORS, 1)
+        raise Unsupported(f"operator {name} has no kernel", nearest=close[0] if close else "")
+    operator = OPERATORS[node.op]
+    unknown = [name for name in node.attributes if name not in operator.attributes]
+    if unknown:
+        raise Unsupported("not supported", attribute=", ".join(unknown), nearest=", ".join(sorted(operator.attributes)))
+    if node.inputs and node.inputs[0] is not None and node.inputs[0].dtype not in operator.dtypes:
+        raise Unsupported(f"of type {node.inputs[0].dtype}", nearest=", ".join(sorted(operator.dtypes)))
+    result = operator.lower(build, node)
+    results = result if isinstance(result, list) else [result]
+    for declared, value in zip(node.writes(), results, strict=True):
+        if declared.shape != value.shape or declared.dtype != value.dtype:
+            raise Unsupported(
+                f"its output {declared.name!r} should be {declared.dtype} {list(declared.shape)}, "
+                f"its kernel gives {value.dtype} {list(value.shape)}"
+            )
+    return results

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A resource: the folder a model is compiled into, and all that is known about reading, checking and writing one.
+
+    model.json          the schedule: storage, kernel instances, inputs and outputs (schema.py)
+    model.safetensors   the weights (tensors.py)
+    SHA256SUMS          the hashes of both, as `sha256sum -c` reads them
+
+`read` trusts nothing: whatever it returns has been hashed, bounded and proved restorable (check.py). `load.model_spec`
+turns that into what the engine loads. `write` makes the folder whole or not at all.
+"""
+
+from reefd.resource.errors import ResourceError
+from reefd.resource.read import Resource, read
+from reefd.resource.schema import Kernel, ModelFile, Source, Storage
+from reefd.resource.write import write
+
+__all__ = ["Kernel", "ModelFile", "Resource", "ResourceError", "Source", "Storage", "read", "write"]

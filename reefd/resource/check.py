@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold for a schedule before a device may see it.
+
+Bounds and sizes first. Then order: nothing is read before it was written. Then restoration: in no kernel instance do the
+bytes that it writes overlap bytes that it reads or writes through another argument, so any block of it may be run again
+after it was abandoned. An argument whose access is not declared counts as read and written.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reefd.resource.schema import ALIGNMENT, ITEM_SIZES, MAX_RANK, VERSION, Kernel, ModelFile, Storage
+
+MAX_STORAGES = 200_000
+MAX_KERNELS = 100_000
+MAX_ARGS = 4_096
+MAX_ATTRIBUTES = 64
+MAX_LIST = 4_096
+MAX_NAME = 1_024
+MAX_BYTES = 1 << 40
+
+
+class Fault(Exception):
+    """What is wrong, in words that name the storage or the kernel."""
+
+
+# Where a storage's bytes lie: which memory ("arena", or the storage that owns it), first byte, end.
+Span = tuple[str | int, int, int]
+
+
+def model(file: ModelFile) -> None:
+    """Raises Fault at the first thing that does not hold."""
+    if file.version != VERSION:
+        raise Fault(f"version {file.version}: this reefd reads version {VERSION}; compile the model again")
+    _name("the model", file.name)
+    if not 0 <= file.arena_bytes <= MAX_BYTES:
+        raise Fault(f"arena_bytes is {file.arena_bytes}")
+    if len(file.storage) > MAX_STORAGES or len(file.kernels) > MAX_KERNELS:
+        raise Fault(f"{len(file.storage)} storages and {len(file.kernels)} kernels are too many")
+    for index, storage in enumerate(file.storage):
+        _storage(file, index, storage)
+    _ends(file, "inputs", file.inputs, "input")
+    _ends(file, "outputs", file.outputs, "output")
+    spans = [_span(file, index) for index in range(len(file.storage))]
+    for kernel in file.kernels:
+        _kernel(file, kernel)
+        _restorable(file, kernel, spans)
+    _order(file, spans)
+
+
+def weights(file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises Fault unless `arrays` holds exactly the model's weights."""
+    owned = [storage for storage in file.storage if storage.kind == "weight" and storage.base < 0]
+    wanted = {storage.name: storage for storage in owned}
+    if len(wanted) != len(owned):
+        raise Fault("two weights have the same name")
+    for name, storage in wanted.items():
+        array = arrays.get(name)
+        if array is None:
+            raise Fault(f"weight {name!r} is not in the weight file")
+        if array.dtype.name != storage.stype or list(array.shape) != storage.shape:
+            raise Fault(
+                f"weight {name!r} is {storage.stype} {storage.shape} here and {array.dtype.name} {list(array.shape)} there"
+            )
+    if len(arrays) != len(wanted):
+        raise Fault(f"the weight file holds {min(set(arrays) - set(wanted))!r}, which no storage names")
+
+
+def _name(what: str, name: str) -> None:
+    if not name or len(name) > MAX_NAME or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise Fault(f"{what} has the name {name[:80]!r}: 1 to {MAX_NAME} printable characters")
+
+
+def _storage(file: ModelFile, index: int, storage: Storage) -> None:
+    _name(f"storage {index}", storage.name)
+    what = f"storage {index} ({storage.name!r})"
+    if storage.stype not in ITEM_SIZES:
+        raise Fault(f"{what}: stype {storage.stype!r} is unknown")
+    if len(storage.shape) > MAX_RANK or any(extent < 0 for extent in storage.shape):
+        raise Fault(f"{what}: shape {storage.shape}")
+    size = 1
+    for extent in storage.shape:
+        size *= extent
+    if size != storage.size or size * ITEM_SIZES[storage.stype] > MAX_BYTES:
+        raise Fault(f"{what}: size {storage.size}, but its shape {storage.shape} has {size} elements")
+    if storage.offset < 0:
+        raise Fault(f"{what}: offset {storage.offset}")
+    if storage.base >= 0:
+        _view(file, what, storage)
+    elif storage.base != -1:
+        raise Fault(f"{what}: base {storage.base}")
+    elif storage.kind == "arena":
+        if storage.offset % ALIGNMENT or storage.offset + storage.bytes > file.arena_bytes:
+            raise Fault(
+                f"{what}: bytes {storage.offset} to {storage.offset + storage.bytes} of an arena of {file.arena_bytes}, "
+                f"aligned to {ALIGNMENT}"
+            )
+    elif storage.offset:
+        raise Fault(f"{what}: only an arena storage or a view has an offset")
+
+
+def _view(file: ModelFile, what: str, storage: Storage) -> None:
+    if storage.base >= len(file.storage):
+        raise Fault(f"{what}: base {storage.base} of {len(file.storage)} storages")
+    base = file.storage[storage.base]
+    if base.base != -1 or base.kind != storage.kind:
+        raise Fault(f"{what}: its base {base.name!r} is a view itself, or of another kind")
+    if base.stype not in ITEM_SIZES or storage.offset + storage.bytes > base.bytes:
+        raise Fault(f"{what}: does not lie within its base {base.name!r}")
+    if storage.offset % ALIGNMENT:
+        raise Fault(f"{what}: offset {storage.offset} is not a multiple of {ALIGNMENT}")
+
+
+def _ends(file: ModelFile, what: str, indices: list[int], kind: str) -> None:
+    found = [index for index, storage in enumerate(file.storage) if storage.kind == kind and storage.base < 0]
+    if sorted(indices) != found:
+        raise Fault(f"{what} are {indices[:16]}, but the storages of kind {kind!r} are {found[:16]}")
+    names = [file.storage[index].name for index in indices]
+    if len(set(names)) != len(names):
+        raise Fault(f"two {what} have the same name")
+
+
+def _kernel(file: ModelFile, kernel: Kernel) -> None:
+    _name("a kernel", kernel.name)
+    if not kernel.op:
+        raise Fault(f"kernel {kernel.name!r} names no op")
+    if len(kernel.args) > MAX_ARGS or not all(0 <= argument < len(file.storage) for argument in kernel.args):
+        raise Fault(f"kernel {kernel.name!r}: args {kernel.args[:16]} of {len(file.storage)} storages")
+    if len(kernel.access) > len(kernel.args):
+        raise Fault(f"kernel {kernel.name!r}: {len(kernel.access)} accesses for {len(kernel.args)} args")
+    if len(kernel.attributes) > MAX_ATTRIBUTES:
+        raise Fault(f"kernel {kernel.name!r}: {len(kernel.attributes)} attributes")
+    for key, value in kernel.attributes.items():
+        _name(f"an attribute of kernel {kernel.name!r}", key)
+        if isinstance(value, list | str) and len(value) > MAX_LIST:
+            raise Fault(f"kernel {kernel.name!r}: attribute {key!r} has {len(value)} items")
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, int) and not -(2**63) <= number < 2**63 for number in numbers):
+            raise Fault(f"kernel {kernel.name!r}: attribute {key!r} does not fit 64 bits")
+
+
+def _span(file: ModelFile, index: int) -> Span:
+    storage = file.storage[index]
+    if storage.base >= 0:
+        owner, begin = storage.base, storage.offset
+        if storage.kind == "arena":
+            return "arena", file.storage[owner].offset + begin, file.storage[owner].offset + begin + storage.bytes
+        return owner, begin, begin + storage.bytes
+    if storage.kind == "arena":
+        return "arena", storage.offset, storage.offset + storage.bytes
+    return index, 0, storage.bytes
+
+
+def _accesses(kernel: Kernel) -> list[tuple[int, str]]:
+    return [
+        (argument, kernel.access[place] if place < len(kernel.access) else "read_write")
+        for place, argument in enumerate(kernel.args)
+    ]
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
+
+
+def _restorable(file: ModelFile, kernel: Kernel, spans: list[Span]) -> None:
+    accesses = _accesses(kernel)
+    for place, (argument, access) in enumerate(accesses):
+        if access == "read":
+            continue
+        storage = file.storage[argument]
+        if storage.kind in ("weight", "input"):
+            raise Fault(f"kernel {kernel.name!r} writes {storage.name!r}, which is of kind {storage.kind!r}")
+        if access == "read_write":
+            raise Fault(f"kernel {kernel.name!r} is not restorable: it reads and writes {storage.name!r}")
+        for other_place, (other, _) in enumerate(accesses):
+            if other_place != place and _overlap(spans[argument], spans[other]):
+                raise Fault(
+                    f"kernel {kernel.name!r} is not restorable: what it writes, {storage.name!r}, overlaps "
+                    f"{file.storage[other].name!r}"
+                )
+
+
+def _order(file: ModelFile, spans: list[Span]) -> None:
+    """Every byte that is read was written by an earlier instance, and every output is written completely."""
+    written: dict[str | int, list[tuple[int, int]]] = {}
+    for kernel in file.kernels:
+        accesses = _accesses(kernel)
+        for argument, access in accesses:
+            if access == "read" and file.storage[argument].kind in ("arena", "output"):
+                _covered(kernel.name, file.storage[argument].name, spans[argument], written)
+        for argument, access in accesses:
+            if access == "write":
+                owner, begin, end = spans[argument]
+                written[owner] = _merged(written.get(owner, []), begin, end)
+    for index in file.outputs:
+        _covered("", file.storage[index].name, spans[index], written)
+
+
+def _merged(ranges: list[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
+    apart = []
+    for first, last in ranges:
+        if last < begin or first > end:
+            apart.append((first, last))
+        else:
+            begin, end = min(begin, first), max(end, last)
+    return [*apart, (begin, end)]
+
+
+def _covered(kernel: str, storage: str, span: Span, written: dict[str | int, list[tuple[int, int]]]) -> None:
+    owner, begin, end = span
+    if begin < end and not any(first <= begin and end <= last for first, last in written.get(owner, [])):
+        reader = f"kernel {kernel!r} reads {storage!r}" if kernel else f"the model returns {storage!r}"
+        raise Fault(f"{reader} before anything wrote it")

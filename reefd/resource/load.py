@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checked resource to what the engine loads."""
+
+from reefd._engine import ModelSpec
+from reefd.resource.read import Resource
+
+
+def model_spec(resource: Resource) -> ModelSpec:
+    """The engine copies the weights: the resource may be dropped afterwards."""
+    model = resource.model
+    spec = ModelSpec(model.name, model.arena_bytes)
+    for storage in model.storage:
+        owned = storage.kind == "weight" and storage.base < 0
+        spec.add_storage(
+            storage.name, storage.kind, storage.stype, storage.shape, storage.offset,
+            resource.weights[storage.name] if owned else None, storage.base,
+        )  # fmt: skip
+    for kernel in model.kernels:
+        access = [*kernel.access, *["read_write"] * (len(kernel.args) - len(kernel.access))]
+        spec.add_kernel(kernel.name, kernel.op, kernel.args, access, kernel.attributes)
+    spec.set_inputs(model.inputs)
+    spec.set_outputs(model.outputs)
+    return spec

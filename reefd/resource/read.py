@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a resource folder. Every file is read once into memory, and what was hashed is what is used."""
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from reefd.resource import check, tensors
+from reefd.resource.errors import ResourceError
+from reefd.resource.schema import ModelFile
+
+MODEL = "model.json"
+WEIGHTS = "model.safetensors"
+SUMS = "SHA256SUMS"
+_MAX_MODEL = 64 << 20
+_MAX_WEIGHTS = 16 << 30
+_MAX_SUMS = 64 << 10
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource that passed every check. `weights` holds one read-only array for each weight storage, by name."""
+
+    path: Path
+    model: ModelFile
+    weights: dict[str, np.ndarray]
+    digest: str  # of SHA256SUMS: names exactly this build
+
+
+def read(folder: Path | str) -> Resource:
+    """Reads and checks a folder. ResourceError names the file and the reason."""
+    folder = Path(folder)
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ResourceError(folder, error.strerror or "cannot be opened") from None
+    try:
+        listing = bytes(_read_file(directory, folder, SUMS, _MAX_SUMS))
+        sums = _parse_sums(folder / SUMS, listing)
+        document = _read_hashed(directory, folder, MODEL, _MAX_MODEL, sums)
+        weight_file = _read_hashed(directory, folder, WEIGHTS, _MAX_WEIGHTS, sums)
+    finally:
+        os.close(directory)
+    model = _parse_model(folder / MODEL, document)
+    weights = tensors.parse(folder / WEIGHTS, weight_file)
+    try:
+        check.model(model)
+        check.weights(model, weights)
+    except check.Fault as fault:
+        raise ResourceError(folder / MODEL, str(fault)) from None
+    return Resource(folder, model, weights, hashlib.sha256(listing).hexdigest())
+
+
+def _read_file(directory: int, folder: Path, name: str, limit: int) -> memoryview:
+    path = folder / name
+    try:
+        # Without O_NONBLOCK a FIFO put in the place of a file would stop the daemon.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        raise ResourceError(path, error.strerror or "cannot be opened") from None
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ResourceError(path, "not a regular file")
+        if status.st_size > limit:
+            raise ResourceError(path, f"{status.st_size} bytes, more than the {limit} allowed")
+        content = bytearray(status.st_size)
+        view, filled = memoryview(content), 0
+        try:
+            while filled < len(view) and (got := file.readinto(view[filled:])):
+                filled += got
+        except OSError as error:
+            raise ResourceError(path, error.strerror or "cannot be read") from None
+    return view[:filled].toreadonly()
+
+
+def _parse_sums(path: Path, content: bytes) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        match = _SUM_LINE.fullmatch(line)
+        if not match:
+            raise ResourceError(path, f"line {number} is not `<sha256>  <file name>`")
+        digest, name = match.groups()
+        if name in sums:
+            raise ResourceError(path, f"line {number} names {name} again")
+        sums[name] = digest
+    return sums
+
+
+def _read_hashed(directory: int, folder: Path, name: str, limit: int, sums: dict[str, str]) -> memoryview:
+    if name not in sums:
+        raise ResourceError(folder / SUMS, f"has no hash of {name}")
+    content = _read_file(directory, folder, name, limit)
+    if hashlib.sha256(content).hexdigest() != sums[name]:
+        raise ResourceError(folder / name, f"its hash is not the one in {SUMS}: damaged or changed; compile the model again")
+    return content
+
+
+def _parse_model(path: Path, content: memoryview) -> ModelFile:
+    try:
+        return msgspec.json.decode(content, type=ModelFile)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ResourceError(path, str(error)) from None

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""model.json as structs. A superset of the schema of REEF's model files, whose keys keep their meaning.
+
+`storage` lists every tensor: weights, inputs, outputs, and what lies in the activation arena. `size` counts elements.
+`kernels` is the schedule, in order; `args` and `access` say which storages an instance reads and writes, `op` and
+`attributes` which kernel it is (kernels/README.md). A storage with a `base` is a view: the same bytes in another shape.
+"""
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+VERSION = 1
+ALIGNMENT = 64  # of arena offsets, in bytes
+MAX_RANK = 8
+
+Kind = Literal["input", "output", "arena", "weight"]
+Access = Literal["read", "write", "read_write"]
+Attribute = int | float | str | list[int] | list[float]
+
+ITEM_SIZES = {
+    name: np.dtype(name).itemsize
+    for name in (
+        "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+    )
+}  # fmt: skip
+
+
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    size: int  # elements
+    stype: str
+    kind: Kind = "arena"
+    shape: list[int] = []
+    offset: int = 0  # bytes: in the arena, or in the base
+    base: int = -1
+
+    @property
+    def bytes(self) -> int:
+        return self.size * ITEM_SIZES[self.stype]
+
+
+class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    args: list[int]
+    op: str = ""
+    access: list[Access] = []
+    attributes: dict[str, Attribute] = {}
+    launch_params: list[int] = []  # a GPU's grid and block; empty where the device chooses
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the resource was compiled from, so that a stale one can be told from a fresh one."""
+
+    file: str
+    sha256: str
+    options: str  # the options that change the result, in one line
+    compiler: str
+
+
+class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    storage: list[Storage]
+    kernels: list[Kernel]
+    inputs: list[int]
+    outputs: list[int]
+    arena_bytes: int
+    version: int = 0
+    source: Source | None = None
+    args: list[int] = []  # REEF's: storages that come with the model
+    shared_memory: dict[str, int] = {}  # REEF's: bytes for each GPU kernel

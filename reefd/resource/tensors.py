@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The safetensors format: reading with every bound checked, and writing. Arrays are views of the file's bytes."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from reefd.resource.errors import ResourceError
+from reefd.resource.schema import MAX_RANK
+
+_CODES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_NAMES = {name: code for code, name in _CODES.items()}
+_MAX_HEADER = 64 << 20
+_DATA_ALIGNMENT = 64
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def parse(path: Path, content: memoryview) -> dict[str, np.ndarray]:
+    """Read-only arrays by name. ResourceError: damaged, truncated, or not what the format allows."""
+    if len(content) < 8:
+        raise ResourceError(path, f"truncated: {len(content)} bytes, a header needs 8")
+    length = int.from_bytes(content[:8], "little")
+    if length > min(_MAX_HEADER, len(content) - 8):
+        raise ResourceError(path, f"header of {length} bytes in a file of {len(content)}")
+    try:
+        header = msgspec.json.decode(content[8 : 8 + length])
+        header.pop("__metadata__", None)
+        entries = msgspec.convert(header, dict[str, _Entry])
+    except (msgspec.MsgspecError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+        raise ResourceError(path, f"header: {error}") from None
+    data = content[8 + length :]
+    end = 0
+    arrays: dict[str, np.ndarray] = {}
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        if entry.dtype not in _CODES:
+            raise ResourceError(path, f"tensor {name!r}: dtype {entry.dtype!r} is unknown")
+        if len(entry.shape) > MAX_RANK or any(extent < 0 for extent in entry.shape):
+            raise ResourceError(path, f"tensor {name!r}: shape {entry.shape}")
+        dtype = np.dtype(_CODES[entry.dtype])
+        size = dtype.itemsize
+        for extent in entry.shape:
+            size *= extent
+        begin, stop = entry.data_offsets
+        if begin != end or stop - begin != size or stop > len(data):
+            raise ResourceError(path, f"tensor {name!r}: bytes {begin} to {stop} of {len(data)}, its shape needs {size}")
+        end = stop
+        array = np.frombuffer(data[begin:stop], dtype).reshape(entry.shape)
+        array.flags.writeable = False
+        arrays[name] = array
+    if end != len(data):
+        raise ResourceError(path, f"{len(data) - end} bytes after the last tensor")
+    return arrays
+
+
+def serialize(tensors: Mapping[str, np.ndarray]) -> Iterable[bytes | memoryview]:
+    """The file in pieces. Wide items come first, so that each tensor is aligned to its own item."""
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header: dict[str, dict[str, object]] = {}
+    offset = 0
+    for name, array in ordered:
+        header[name] = {
+            "dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes],
+        }  # fmt: skip
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % _DATA_ALIGNMENT)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in ordered:
+        if array.size:
+            yield memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a resource folder: whole, in a temporary sibling, then renamed into place, so a reader never sees half of one."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from reefd.resource import check, tensors
+from reefd.resource.errors import ResourceError
+from reefd.resource.read import MODEL, SUMS, WEIGHTS
+from reefd.resource.schema import ModelFile
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def write(folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray]) -> None:
+    """Writes the folder, replacing an older resource of that name. ResourceError: it is something else, or the disk fails."""
+    folder = Path(folder).absolute()
+    try:
+        check.model(model)
+        check.weights(model, weights)
+    except check.Fault as fault:
+        raise ResourceError(folder / MODEL, str(fault)) from None
+    if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
+        raise ResourceError(folder, "exists and is not a resource folder; give another name or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ResourceError(folder, error.strerror or "cannot be made") from None
+    try:
+        sums = {
+            MODEL: _write_file(staging / MODEL, [msgspec.json.format(msgspec.json.encode(model), indent=1)]),
+            WEIGHTS: _write_file(staging / WEIGHTS, tensors.serialize(weights)),
+        }
+        _write_file(staging / SUMS, ["".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()])
+        staging.chmod(0o755)
+        _sync(staging)
+        _into_place(staging, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise ResourceError(folder, error.strerror or "cannot be written") from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> bool:
+    """An older resource, or an empty folder."""
+    return folder.is_dir() and ((folder / SUMS).is_file() or not any(folder.iterdir()))
+
+
+def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+    return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _into_place(staging: Path, folder: Path) -> None:
+    """Afterwards `staging` is the old folder, or gone. Exchanging leaves no moment without a resource."""
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(staging), os.fsencode(folder)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        shutil.rmtree(folder)  # a file system that cannot exchange
+        staging.rename(folder)
