@@ -12,7 +12,7 @@
 Imports onnx, so the daemon never imports it.
 """
 
-from reefd.compiler.driver import STAGES, Summary, compile_model, compile_to_memory
+from reefd.compiler.driver import STAGES, Compiled, Summary, compile_model, compile_to_memory
 from reefd.compiler.errors import CompileError, Problem
 
-__all__ = ["STAGES", "CompileError", "Problem", "Summary", "compile_model", "compile_to_memory"]
+__all__ = ["STAGES", "CompileError", "Compiled", "Problem", "Summary", "compile_model", "compile_to_memory"]

@@ -90,9 +90,7 @@ def _compile(
     planned, seconds["memory"] = _timed("memory", progress, lambda: plan(laid))
     (model, weights), seconds["emit"] = _timed("emit", progress, lambda: emit(laid, planned, name, source))
     weight_bytes = sum(array.nbytes for array in weights.values())
-    summary = Summary(
-        name, nodes, len(model.kernels), weight_bytes, planned.arena_bytes, planned.live_bytes, seconds
-    )
+    summary = Summary(name, nodes, len(model.kernels), weight_bytes, planned.arena_bytes, planned.live_bytes, seconds)
     return Compiled(model, weights, summary)
 
 

@@ -59,9 +59,7 @@ def evaluate(proto: NodeProto, inputs: Sequence[Value | None], opset: int) -> di
         return {proto.output[0]: np.asarray(inputs[0].size, np.int64)}
     if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in proto.attribute):
         return None
-    feeds = {
-        name: value.data for name, value in zip(proto.input, inputs, strict=True) if value is not None and name
-    }
+    feeds = {name: value.data for name, value in zip(proto.input, inputs, strict=True) if value is not None and name}
     names = [name for name in proto.output if name]
     graph = helper.make_graph(
         [proto], "constant",

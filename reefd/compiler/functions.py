@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators that are defined by simpler ones: a model's own functions, and those of the standard that no kernel knows."""
+"""Operators that are defined by simpler ones: a model's own functions, and those of the standard that no kernel
+knows."""
 
 from collections.abc import Callable
 

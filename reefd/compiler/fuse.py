@@ -10,8 +10,8 @@ from reefd.compiler.simplify import CONVOLUTIONS, sole_consumer
 
 # What the epilogues of kernels/cpu/activation.hpp can do.
 ACTIVATIONS = frozenset(
-    {"relu", "clip", "leaky_relu", "prelu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh", "gelu", "gelu_tanh",
-     "elu", "exp", "log", "sqrt", "abs", "neg"}
+    {"relu", "clip", "leaky_relu", "prelu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh", "gelu",
+     "gelu_tanh", "elu", "exp", "log", "sqrt", "abs", "neg"}
 )  # fmt: skip
 _EPILOGUES = (*CONVOLUTIONS, "matmul")
 
@@ -85,7 +85,9 @@ def _activation(node: Node, after: Node, places: dict[Node, int], absorbed: set[
             return False
         node.inputs.append(after.input(1))
         node.attributes["prelu"] = 1
-    node.attributes.update((key, after.attributes[key]) for key in ("activation", "alpha", "beta") if key in after.attributes)
+    node.attributes.update(
+        (key, after.attributes[key]) for key in ("activation", "alpha", "beta") if key in after.attributes
+    )
     _take(node, after, places, absorbed)
     return True
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 5: from logical tensors to memory. Afterwards a value's shape is how it lies, row-major.
 
-A form of a value is a permutation: physical axis i holds logical axis form[i]. A transpose in the graph moves nothing, it
-renames the axes of the form that is there; a reshape that splits axes, or joins neighbours, keeps the memory too. A
-copy is made only where a kernel asks for another form than there is: convolutions want channels last, products and
-outputs want the logical order, element-wise kernels take what they get.
+A form of a value is a permutation: physical axis i holds logical axis form[i]. A transpose in the graph moves
+nothing, it renames the axes of the form that is there; a reshape that splits axes, or joins neighbours, keeps the
+memory too. A copy is made only where a kernel asks for another form than there is: convolutions want channels last,
+products and outputs want the logical order, element-wise kernels take what they get.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -135,15 +136,11 @@ class _Layout:
         for key in info.axes:
             if key in attributes:
                 old = attributes[key]
-                attributes[key] = (
-                    sorted(form.index(axis) for axis in old) if isinstance(old, list) else form.index(old)
-                )
+                attributes[key] = sorted(form.index(axis) for axis in old) if isinstance(old, list) else form.index(old)
         for key in info.per_axis:
             if key in attributes:
                 old = attributes[key]
-                attributes[key] = [
-                    old[start + axis] for start in range(0, len(old), rank) for axis in form
-                ]
+                attributes[key] = [old[start + axis] for start in range(0, len(old), rank) for axis in form]
         outputs = [self._define(value, form) for value in node.writes()]
         self.nodes.append(Node(node.op, node.name, list(inputs), list(outputs), attributes))
 
@@ -205,7 +202,7 @@ def _atoms(source: Sequence[int], target: Sequence[int]) -> tuple[list[int], lis
     """The coarsest axes that both shapes are joins of: for each its axis in the source, in the target, and its extent.
     None where the shapes cut the elements at places that do not nest."""
     cuts = sorted(set(np.cumprod(source[::-1]).tolist()) | set(np.cumprod(target[::-1]).tolist()) | {1})
-    if 0 in source or any(after % before for before, after in zip(cuts, cuts[1:], strict=False)):
+    if 0 in source or any(after % before for before, after in itertools.pairwise(cuts)):
         return None
 
     def owners(shape: Sequence[int]) -> list[int]:
@@ -216,5 +213,5 @@ def _atoms(source: Sequence[int], target: Sequence[int]) -> tuple[list[int], lis
             inner = outer
         return found[::-1]
 
-    extents = [after // before for before, after in zip(cuts, cuts[1:], strict=False)]
+    extents = [after // before for before, after in itertools.pairwise(cuts)]
     return owners(source), owners(target), extents[::-1]

@@ -115,9 +115,7 @@ class _Loader:
         dtype = ELEMENT_TYPES.get(tensor.elem_type, "")
         if not dtype:
             self.problems.append(Problem(f"{what} has element type {TensorProto.DataType.Name(tensor.elem_type)}"))
-        declared = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim
-        ]
+        declared = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
         if not tensor.HasField("shape"):
             declared = ["?"] * len(given or ["?"])
         if given is not None:
@@ -129,7 +127,9 @@ class _Loader:
         if any(not isinstance(extent, int) or extent < 0 for extent in declared):
             example = _dims([extent if isinstance(extent, int) else 1 for extent in declared])
             self.problems.append(
-                Problem(f"{what} has dynamic dimensions ({_dims(declared)}); fix them, e.g. --shape {info.name}={example}")
+                Problem(
+                    f"{what} has dynamic dimensions ({_dims(declared)}); fix them, e.g. --shape {info.name}={example}"
+                )
             )
             declared = [1] * len(declared)
         return Value(info.name, dtype or "float32", tuple(int(extent) for extent in declared))
@@ -241,5 +241,3 @@ def _constant(name: str, array: np.ndarray) -> Value:
 
 def _dims(shape: Sequence[int | str]) -> str:
     return "x".join(str(extent) for extent in shape)
-
-

@@ -2,9 +2,9 @@
 """Stage 6: where every tensor lies.
 
 An owner is a tensor with memory of its own; every other value is a range of one. Reshapes are ranges already, and a
-concatenation whose parts lie one after the other is done by letting their producers write into it. Owners that are alive
-at the same time never share bytes of the arena, and what a kernel writes is alive together with what it reads, so no
-instance overwrites its own operands and any block of it may run again.
+concatenation whose parts lie one after the other is done by letting their producers write into it. Owners that are
+alive at the same time never share bytes of the arena, and what a kernel writes is alive together with what it reads,
+so no instance overwrites its own operands and any block of it may run again.
 """
 
 from dataclasses import dataclass
@@ -101,7 +101,8 @@ class _Planner:
         self.kernels = kept
 
     def _joinable(self, node: Node, written: set[Value]) -> bool:
-        """Whether the parts lie one after the other, each aligned, each owned by one kernel's output and nothing else."""
+        """Whether the parts lie one after the other, each aligned, each owned by one kernel's output and nothing
+        else."""
         if prod(node.output.shape[: node.attributes["axis"]]) != 1:
             return False
         owners = [self.places[part] for part in node.reads()]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiler's two tables: what each ONNX operator becomes, and what each kernel reads, writes and asks of its layout.
+"""The compiler's two tables: what each ONNX operator becomes, and what each kernel reads, writes and asks of its
+layout.
 
-An ONNX operator is one line of OPERATORS: the function that lowers it, the attributes that function understands, and the
-element types its kernels have. Any other attribute or type is reported with the node's name, not ignored. A kernel is one
-line of KERNELS. docs/operators.md is written from both.
+An ONNX operator is one line of OPERATORS: the function that lowers it, the attributes that function understands, and
+the element types its kernels have. Any other attribute or type is reported with the node's name, not ignored. A
+kernel is one line of KERNELS. docs/operators.md is written from both.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,8 +50,8 @@ OPERATORS: dict[str, Operator] = {
     "GlobalLpPool": _operator(windows.global_pool, "p", FLOATS),
     "Resize": _operator(
         windows.resize,
-        "mode coordinate_transformation_mode nearest_mode cubic_coeff_a exclude_outside extrapolation_value antialias axes "
-        "keep_aspect_ratio_policy",
+        "mode coordinate_transformation_mode nearest_mode cubic_coeff_a exclude_outside extrapolation_value antialias "
+        "axes keep_aspect_ratio_policy",
     ),
     "Upsample": _operator(windows.resize, "mode scales"),
     # products

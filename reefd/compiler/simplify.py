@@ -63,7 +63,11 @@ def _merge_moves(graph: Graph) -> bool:
             if node.op == "transpose":
                 node.attributes["perm"] = [before.attributes["perm"][axis] for axis in node.attributes["perm"]]
         value = node.input(0)
-        same = value.shape == node.output.shape if node.op == "reshape" else node.attributes["perm"] == [*range(value.rank)]
+        same = (
+            value.shape == node.output.shape
+            if node.op == "reshape"
+            else node.attributes["perm"] == [*range(value.rank)]
+        )
         if same:
             replaced[node.output] = value
     graph.replace(replaced)

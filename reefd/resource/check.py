@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold for a schedule before a device may see it.
 
-Bounds and sizes first. Then order: nothing is read before it was written. Then restoration: in no kernel instance do the
-bytes that it writes overlap bytes that it reads or writes through another argument, so any block of it may be run again
-after it was abandoned. An argument whose access is not declared counts as read and written.
+Bounds and sizes first. Then order: nothing is read before it was written. Then restoration: in no kernel instance do
+the bytes that it writes overlap bytes that it reads or writes through another argument, so any block of it may be run
+again after it was abandoned. An argument whose access is not declared counts as read and written.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ def weights(file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
             raise Fault(f"weight {name!r} is not in the weight file")
         if array.dtype.name != storage.stype or list(array.shape) != storage.shape:
             raise Fault(
-                f"weight {name!r} is {storage.stype} {storage.shape} here and {array.dtype.name} {list(array.shape)} there"
+                f"weight {name!r} is {storage.stype} {storage.shape} here, {array.dtype.name} {list(array.shape)} there"
             )
     if len(arrays) != len(wanted):
         raise Fault(f"the weight file holds {min(set(arrays) - set(wanted))!r}, which no storage names")
@@ -93,8 +93,8 @@ def _storage(file: ModelFile, index: int, storage: Storage) -> None:
     elif storage.kind == "arena":
         if storage.offset % ALIGNMENT or storage.offset + storage.bytes > file.arena_bytes:
             raise Fault(
-                f"{what}: bytes {storage.offset} to {storage.offset + storage.bytes} of an arena of {file.arena_bytes}, "
-                f"aligned to {ALIGNMENT}"
+                f"{what}: bytes {storage.offset} to {storage.offset + storage.bytes} of an arena of "
+                f"{file.arena_bytes}, aligned to {ALIGNMENT}"
             )
     elif storage.offset:
         raise Fault(f"{what}: only an arena storage or a view has an offset")

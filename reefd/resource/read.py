@@ -99,7 +99,9 @@ def _read_hashed(directory: int, folder: Path, name: str, limit: int, sums: dict
         raise ResourceError(folder / SUMS, f"has no hash of {name}")
     content = _read_file(directory, folder, name, limit)
     if hashlib.sha256(content).hexdigest() != sums[name]:
-        raise ResourceError(folder / name, f"its hash is not the one in {SUMS}: damaged or changed; compile the model again")
+        raise ResourceError(
+            folder / name, f"its hash is not the one in {SUMS}: damaged or changed; compile the model again"
+        )
     return content
 
 

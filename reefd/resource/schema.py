@@ -22,7 +22,8 @@ Attribute = int | float | str | list[int] | list[float]
 ITEM_SIZES = {
     name: np.dtype(name).itemsize
     for name in (
-        "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+        "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
+        "bool",
     )
 }  # fmt: skip
 

@@ -53,7 +53,9 @@ def parse(path: Path, content: memoryview) -> dict[str, np.ndarray]:
             size *= extent
         begin, stop = entry.data_offsets
         if begin != end or stop - begin != size or stop > len(data):
-            raise ResourceError(path, f"tensor {name!r}: bytes {begin} to {stop} of {len(data)}, its shape needs {size}")
+            raise ResourceError(
+                path, f"tensor {name!r}: bytes {begin} to {stop} of {len(data)}, its shape needs {size}"
+            )
         end = stop
         array = np.frombuffer(data[begin:stop], dtype).reshape(entry.shape)
         array.flags.writeable = False
@@ -70,7 +72,8 @@ def serialize(tensors: Mapping[str, np.ndarray]) -> Iterable[bytes | memoryview]
     offset = 0
     for name, array in ordered:
         header[name] = {
-            "dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes],
+            "dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [offset, offset +
+            array.nbytes],
         }  # fmt: skip
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing a resource folder: whole, in a temporary sibling, then renamed into place, so a reader never sees half of one."""
+"""Writing a resource folder: whole, in a temporary sibling, then renamed into place, so a reader never sees half of
+one."""
 
 import ctypes
 import hashlib
@@ -22,7 +23,8 @@ _RENAME_EXCHANGE = 2
 
 
 def write(folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray]) -> None:
-    """Writes the folder, replacing an older resource of that name. ResourceError: it is something else, or the disk fails."""
+    """Writes the folder, replacing an older resource of that name. ResourceError: it is something else, or the disk
+    fails."""
     folder = Path(folder).absolute()
     try:
         check.model(model)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a lowering function builds with: kernels with their result's shape, and the reshapes and transposes between them."""
+"""What a lowering function builds with: kernels with their result's shape, and the reshapes and transposes between
+them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,8 @@ MAX_RANK = 8
 
 
 class Builder:
-    """Collects the kernels that one ONNX node becomes. Feature maps are N, C, H, W here; the layout stage turns them."""
+    """Collects the kernels that one ONNX node becomes. Feature maps are N, C, H, W here; the layout stage turns
+    them."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []

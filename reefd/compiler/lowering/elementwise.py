@@ -15,7 +15,8 @@ UNARY = {
     "Neg": "neg", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign", "Erf": "erf",
     "Reciprocal": "reciprocal", "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish", "Sin": "sin",
     "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh",
-    "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "HardSwish": "hard_swish", "Not": "not", "BitwiseNot": "bit_not",
+    "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "HardSwish": "hard_swish", "Not": "not", "BitwiseNot":
+    "bit_not",
 }  # fmt: skip
 
 # ONNX -> the function of the `binary` kernel.

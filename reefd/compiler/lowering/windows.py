@@ -160,7 +160,11 @@ def pool(build: Builder, node: Node) -> Value | list[Value]:
     if simple and rank <= 2 and not (include and overhang):
         pads = [*window.pads[:rank], *(max(window.reach[a], window.pads[rank + a]) for a in range(rank))]
         if rank == 1:
-            window.kernel, window.strides, window.dilations = [1, *window.kernel], [1, *window.strides], [1, *window.dilations]
+            window.kernel, window.strides, window.dilations = (
+                [1, *window.kernel],
+                [1, *window.strides],
+                [1, *window.dilations],
+            )
             pads, x = [0, pads[0], 0, pads[1]], _planar(build, x)
         planar = shape if rank == 2 else [*shape[:2], 1, shape[2]]
         attributes = {"strides": window.strides, "pads": pads, "dilations": window.dilations, "kernel": window.kernel}
@@ -206,7 +210,9 @@ def resize(build: Builder, node: Node) -> Value:
     rounding = take("nearest_mode", "round_prefer_floor" if node.op == "Resize" and node.opset > 10 else "floor")
     attributes = {"mode": mode, "coordinates": coordinates, "rounding": rounding}
     if x.rank == 3:
-        return build.reshape(build.emit("resize2d", [_planar(build, x)], [*shape[:2], 1, shape[2]], **attributes), shape)
+        return build.reshape(
+            build.emit("resize2d", [_planar(build, x)], [*shape[:2], 1, shape[2]], **attributes), shape
+        )
     return build.emit("resize2d", [x], shape, **attributes)
 
 
