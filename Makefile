@@ -11,7 +11,7 @@ NATIVE := $(shell find CMakeLists.txt pyproject.toml .ci/setup .ci/packages libr
 FORMATTED = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h' '*.cpp' '*.hpp')
 NETWORKS := $(patsubst resource/onnx/%.onnx,%,$(wildcard resource/onnx/*.onnx))
 RESOURCES := $(NETWORKS:%=build/resource/%/model.json)
-COMPILER := $(wildcard reefd/compiler/*.py)
+COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 # libreef and the C examples alone need no Python: `make install` takes the system's cmake where there is no .venv.
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
