@@ -60,13 +60,13 @@ class Region:
 class Event:
     """Something that happened on the engine thread and belongs in the log or a counter."""
 
-    kind: str  # "quarantine", "session_gone", "detached", "rejected", "adopted", "device_stuck", ...
+    kind: str  # "quarantine", "detached", "adopted", "rejected", "flooding", "device_stuck"
     time_ns: int
-    task: int
-    session: int
-    code: int  # negative errno or 0
+    task: int  # 0: of no task
+    session: int  # its session_id; 0: of no session
+    code: int  # negative errno or 0; "detached": the one given to detach()
     values: tuple[int, int, int, int]
-    text: str
+    text: str  # what happened, for the log
 
 class TaskSpec:
     """What the engine needs of a manifest."""
@@ -79,14 +79,17 @@ class TaskSpec:
     ) -> None:
         """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the output
         on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as the name
-        `echo:<bytes>`."""
+        `echo:<bytes>` (at least 8); its tensors are `input` (uint8 [bytes]) and `output` (uint8 [16])."""
 
 class Engine:
     def __init__(
         self, *, device: str = "cpu", workers: int = 0, policy: str = "reef", max_sessions: int = 2000,
         realtime: bool = True,  # raise the engine thread and RT blocks to SCHED_FIFO where allowed
-    ) -> None: ...
-    device: dict[str, Any]  # name, detail, compute_units, realtime (what was granted), ...
+        cpu: int = -1,  # pin the engine thread to this processor; -1: not
+    ) -> None:
+        """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef" or "reset"."""
+    device: dict[str, Any]
+    """name, detail, compute_units, queues, can_reset, may_spin, policy; realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
 
     # ---- models; these may take long and release the GIL
@@ -94,28 +97,46 @@ class Engine:
     def run(
         self, model: Model, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, preemptible: bool = False,
     ) -> dict[str, Any]:
-        """Runs a model once without a session, and returns its times. For `reefctl run` and tests."""
+        """Runs a model once without a session, before start() (-EBUSY afterwards). Returns {"execute_ns": time}."""
 
     # ---- life; commands travel through a lock-free queue and return when the engine thread has taken them
     def start(self) -> None: ...
     def stop(self, *, grace_ns: int, keep_sessions: bool) -> dict[str, int]:
         """Stops taking requests, finishes what it can within grace_ns, completes the rest with -ESHUTDOWN (or leaves it
-        to the successor: keep_sessions), joins the threads. Counts of both."""
+        to the successor: keep_sessions), joins the thread, unmaps every session. Clients see liveness 0 (and, unless
+        sessions are kept, the verdict -ESHUTDOWN). Returns the counts {"finished", "failed", "kept"}. poll_events() and
+        snapshot() still work; the engine does not start again."""
     def add_task(self, spec: TaskSpec) -> int: ...
-    def remove_task(self, task: int) -> None: ...
+    def remove_task(self, task: int) -> None:
+        """-EBUSY while a session of it is attached: until poll_events() gave its "detached" event."""
     def region(self, task: int) -> Region: ...
     def attach(
         self, *, task: int, session_id: int, daemon_epoch: int, c_fd: int, d_fd: int, doorbell_fd: int = -1,
         socket_fd: int = -1, adopt: bool = False,
     ) -> None:
         """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts serving.
-        Descriptors are duplicated. EngineError with -EBADMSG: a region that fails its checks."""
+        Descriptors are duplicated. EngineError: -EBADMSG a region that fails its checks, -EPROTONOSUPPORT one of another
+        ABI, -EEXIST, -EMFILE, -ENOENT no such task. Without a doorbell the session is looked at every 5 ms."""
     def set_wakeup(self, *, session_id: int, doorbell_fd: int, socket_fd: int) -> None:
         """A client came back after a restart: its new doorbell and socket."""
     def detach(self, *, session_id: int, code: int) -> None:
-        """The client is gone, or to be dropped: freezes, cancels, waits for retirement, unmaps, then an event "detached"."""
+        """The client is gone (code 0), or to be dropped (code becomes the verdict and the status of its requests): freezes,
+        cancels, waits for retirement. poll_events() unmaps it and gives the event "detached"."""
     def set_spinning(self, mode: Literal["auto", "always", "never"]) -> None: ...
     def poll_events(self) -> list[Event]: ...
     def snapshot(self) -> dict[str, Any]:
-        """Turns, progress counter, allocations on the engine thread, and for each task and session its counters and
-        latency histograms. Reads what the engine publishes; never blocks it."""
+        """Reads what the engine publishes; never blocks it.
+
+        turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, allocations (on
+        the engine thread, where a counting allocator is preloaded), events_dropped;
+        tasks: [{task, name, class, sessions, accepted, completed, failed, late, expired, cancelled, replayed, preempted,
+        abandoned_windows, queueing, preemption, execution, end_to_end}], the last four being histograms
+        {count, sum_ns, max_ns, buckets: [(upper bound in ns, count), ...]};
+        sessions: [{session, task, verdict, locked, accepted, completed, failed, late, preempted, queue_ns, execute_ns}].
+        """
+    def advance(self, ns: int) -> None:
+        """Device "simulated" only: lets `ns` of its time pass while this thread takes the engine's turns. A model's
+        kernels say their cost in their attributes: blocks, block_ns, check_ns."""
+    def trace(self) -> list[tuple[int, str, int, str, int, int]]:
+        """Device "simulated" only: what it did since the last call: (time_ns, "launch" | "block" | "abandon" | "retire",
+        queue, model, kernel, block); of launch and retire the last two are the window's kernels [first, last)."""

@@ -2,4 +2,7 @@
 // The Python module `reefd._engine` (reefd/_engine.pyi).
 #include "module.hpp"
 
-NB_MODULE(_engine, module) { reef::bind_model(module); }
+NB_MODULE(_engine, module) {
+    reef::bind_model(module);
+    reef::bind_engine(module);
+}

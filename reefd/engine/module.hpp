@@ -5,6 +5,7 @@
 
 namespace reef {
 
-void bind_model(nanobind::module_& module);  // ModelSpec, Model, CpuDevice: module_model.cpp
+void bind_model(nanobind::module_& module);   // ModelSpec, ModelError: module_model.cpp
+void bind_engine(nanobind::module_& module);  // Engine, Model, TaskSpec, Event, EngineError: module_engine.cpp
 
 }  // namespace reef

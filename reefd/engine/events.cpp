@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// The words for events: made where they are read, never on the engine thread.
+#include "events.hpp"
+
+namespace reef {
+namespace {
+
+std::string text(uint64_t value) { return std::to_string(value); }
+
+std::string describe_violation(const std::array<uint64_t, 4>& v) {
+    const std::string at = "entry " + text(v[1]) + ": ";
+    switch (static_cast<Violation>(v[0])) {
+    case Violation::sq_tail:
+        return "sq_tail " + text(v[1]) + " is more than " + text(v[3]) + " entries ahead of sq_head " + text(v[2]);
+    case Violation::cq_head:
+        return "cq_head " + text(v[1]) + " is not within " + text(v[3]) + " entries behind cq_tail " + text(v[2]);
+    case Violation::opcode:
+        return at + "unknown opcode " + text(v[2]);
+    case Violation::flags:
+        return at + "reserved flags are set: " + text(v[2]);
+    case Violation::reserved:
+        return at + "reserved fields are not zero";
+    case Violation::sequence:
+        return at + "sequence " + text(v[2]) + " does not end in the entry's index";
+    case Violation::crc_missing:
+        return at + "no CRC, and the task requires one";
+    case Violation::crc:
+        return at + "the CRC is wrong";
+    case Violation::slot:
+        return at + "slot " + text(v[2]) + " of " + text(v[3]);
+    case Violation::model:
+        return at + "model " + text(v[2]) + " of " + text(v[3]);
+    case Violation::slot_in_flight:
+        return at + "slot " + text(v[2]) + " has a request in flight";
+    case Violation::generation:
+        return at + "generation " + text(v[2]) + ", expected " + text(v[3]);
+    case Violation::not_consumed:
+        return at + "the last completion of slot " + text(v[2]) + " is not consumed";
+    case Violation::truncated:
+        return "region C was truncated or punched";
+    }
+    return "unknown violation " + text(v[0]);
+}
+
+}  // namespace
+
+const char* event_name(EventKind kind) {
+    switch (kind) {
+    case EventKind::quarantine:
+        return "quarantine";
+    case EventKind::detached:
+        return "detached";
+    case EventKind::adopted:
+        return "adopted";
+    case EventKind::rejected:
+        return "rejected";
+    case EventKind::flooding:
+        return "flooding";
+    case EventKind::device_stuck:
+        return "device_stuck";
+    }
+    return "unknown";
+}
+
+std::string describe(const EventRecord& event) {
+    const auto& v = event.values;
+    switch (event.kind) {
+    case EventKind::quarantine:
+        return describe_violation(v);
+    case EventKind::detached:
+        return "unmapped";
+    case EventKind::adopted:
+        return text(v[0]) + " requests replayed, " + text(v[1]) + " completions posted, " + text(v[2]) +
+               " entries skipped, " + text(v[3]) + " requests rejected";
+    case EventKind::rejected:
+        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the daemon died in each of its " + text(v[2]) +
+               " runs";
+    case EventKind::flooding:
+        return "rang " + text(v[0]) + " times without a request; polled by timer";
+    case EventKind::device_stuck:
+        return "queue " + text(v[0]) + " has not retired its window for " + text(v[1]) + " ms";
+    }
+    return "";
+}
+
+}  // namespace reef
