@@ -11,8 +11,36 @@ namespace reef::cpu::REEF_ISA {
 namespace {
 
 enum class Activation : uint8_t {
-    none, relu, clip, leaky_relu, prelu, sigmoid, silu, hard_sigmoid, hard_swish, tanh, gelu, gelu_tanh, elu, exp, log, sqrt,
-    abs, neg, reciprocal, floor, ceil, round, erf, softplus, softsign, mish, selu, celu, sign, thresholded_relu,
+    none,
+    relu,
+    clip,
+    leaky_relu,
+    prelu,
+    sigmoid,
+    silu,
+    hard_sigmoid,
+    hard_swish,
+    tanh,
+    gelu,
+    gelu_tanh,
+    elu,
+    exp,
+    log,
+    sqrt,
+    abs,
+    neg,
+    reciprocal,
+    floor,
+    ceil,
+    round,
+    erf,
+    softplus,
+    softsign,
+    mish,
+    selu,
+    celu,
+    sign,
+    thresholded_relu,
 };
 
 struct ActivationSpec {
@@ -81,7 +109,7 @@ REEF_INLINE bool read_activation(Spec& spec, ActivationSpec& activation) {
             return true;
         }
     }
-    return spec.fail("activation \"%.40s\" is not known", name);
+    return spec.fail("unknown activation '%.40s'", name);
 }
 
 // ---- elementary functions
@@ -133,9 +161,7 @@ REEF_INLINE Vec logarithm(Vec x) {
     return x >= splat(0.0F) ? y : splat(__builtin_nanf(""));
 }
 
-REEF_INLINE Vec logistic(Vec x) {
-    return 1.0F / (1.0F + exponential(-x));
-}
+REEF_INLINE Vec logistic(Vec x) { return 1.0F / (1.0F + exponential(-x)); }
 
 REEF_INLINE Vec hyperbolic_tangent(Vec x) {
     const Vec magnitude = absolute(x);
@@ -195,49 +221,75 @@ REEF_INLINE Vec exponential_minus_one(Vec x) {
 
 // ---- the functions by name
 
-template <Activation kKind>
-REEF_INLINE Vec apply(Vec x, Vec alpha, Vec beta) {
+template <Activation kKind> REEF_INLINE Vec apply(Vec x, Vec alpha, Vec beta) {
     const Vec zero{};
     switch (kKind) {
-        case Activation::none: return x;
-        case Activation::relu: return max(zero, x);
-        case Activation::clip: return min(beta, max(alpha, x));
-        case Activation::leaky_relu:
-        case Activation::prelu: return x < zero ? x * alpha : x;
-        case Activation::sigmoid: return logistic(x);
-        case Activation::silu: return x * logistic(x);
-        case Activation::hard_sigmoid: return min(splat(1.0F), max(zero, fma(alpha, x, beta)));
-        case Activation::hard_swish: return x * min(splat(1.0F), max(zero, fma(x, splat(1.0F / 6), splat(0.5F))));
-        case Activation::tanh: return hyperbolic_tangent(x);
-        case Activation::gelu: return 0.5F * x * (1.0F + error_function(x * 0.707106781F));
-        case Activation::gelu_tanh: {
-            const Vec inner = 0.797884561F * fma(x * x * 0.044715F, x, x);
-            return 0.5F * x * (1.0F + hyperbolic_tangent(inner));
-        }
-        case Activation::elu: return x < zero ? alpha * exponential_minus_one(x) : x;
-        case Activation::exp: return exponential(x);
-        case Activation::log: return logarithm(x);
-        case Activation::sqrt: return square_root(x);
-        case Activation::abs: return absolute(x);
-        case Activation::neg: return -x;
-        case Activation::reciprocal: return 1.0F / x;
-        case Activation::floor: return floor(x);
-        case Activation::ceil: return ceil(x);
-        case Activation::round: return round_even(x);
-        case Activation::erf: return error_function(x);
-        case Activation::softplus: return soft_plus(x);
-        case Activation::softsign: return x / (1.0F + absolute(x));
-        case Activation::mish: return x * hyperbolic_tangent(soft_plus(x));
-        case Activation::selu: return beta * (x > zero ? x : alpha * exponential_minus_one(x));
-        case Activation::celu: return max(zero, x) + min(zero, alpha * exponential_minus_one(x / alpha));
-        case Activation::sign: return x > zero ? splat(1.0F) : (x < zero ? splat(-1.0F) : x);
-        case Activation::thresholded_relu: return x > alpha ? x : zero;
+    case Activation::none:
+        return x;
+    case Activation::relu:
+        return max(zero, x);
+    case Activation::clip:
+        return min(beta, max(alpha, x));
+    case Activation::leaky_relu:
+    case Activation::prelu:
+        return x < zero ? x * alpha : x;
+    case Activation::sigmoid:
+        return logistic(x);
+    case Activation::silu:
+        return x * logistic(x);
+    case Activation::hard_sigmoid:
+        return min(splat(1.0F), max(zero, fma(alpha, x, beta)));
+    case Activation::hard_swish:
+        return x * min(splat(1.0F), max(zero, fma(x, splat(1.0F / 6), splat(0.5F))));
+    case Activation::tanh:
+        return hyperbolic_tangent(x);
+    case Activation::gelu:
+        return 0.5F * x * (1.0F + error_function(x * 0.707106781F));
+    case Activation::gelu_tanh: {
+        const Vec inner = 0.797884561F * fma(x * x * 0.044715F, x, x);
+        return 0.5F * x * (1.0F + hyperbolic_tangent(inner));
+    }
+    case Activation::elu:
+        return x < zero ? alpha * exponential_minus_one(x) : x;
+    case Activation::exp:
+        return exponential(x);
+    case Activation::log:
+        return logarithm(x);
+    case Activation::sqrt:
+        return square_root(x);
+    case Activation::abs:
+        return absolute(x);
+    case Activation::neg:
+        return -x;
+    case Activation::reciprocal:
+        return 1.0F / x;
+    case Activation::floor:
+        return floor(x);
+    case Activation::ceil:
+        return ceil(x);
+    case Activation::round:
+        return round_even(x);
+    case Activation::erf:
+        return error_function(x);
+    case Activation::softplus:
+        return soft_plus(x);
+    case Activation::softsign:
+        return x / (1.0F + absolute(x));
+    case Activation::mish:
+        return x * hyperbolic_tangent(soft_plus(x));
+    case Activation::selu:
+        return beta * (x > zero ? x : alpha * exponential_minus_one(x));
+    case Activation::celu:
+        return max(zero, x) + min(zero, alpha * exponential_minus_one(x / alpha));
+    case Activation::sign:
+        return x > zero ? splat(1.0F) : (x < zero ? splat(-1.0F) : x);
+    case Activation::thresholded_relu:
+        return x > alpha ? x : zero;
     }
     return x;
 }
 
-template <Activation kKind>
-void apply_all(const float* x, float* y, int64_t count, float alpha, float beta) {
+template <Activation kKind> void apply_all(const float* x, float* y, int64_t count, float alpha, float beta) {
     const Vec a = splat(alpha);
     const Vec b = splat(beta);
     int64_t i = 0;
@@ -251,17 +303,20 @@ void apply_all(const float* x, float* y, int64_t count, float alpha, float beta)
 }
 
 // y may be x. prelu takes alpha as its slope.
-[[maybe_unused]] __attribute__((noinline)) void activate_all(const ActivationSpec& activation, const float* x, float* y, int64_t count) {
+[[maybe_unused]] __attribute__((noinline)) void activate_all(const ActivationSpec& activation, const float* x, float* y,
+                                                             int64_t count) {
     using Loop = void (*)(const float*, float*, int64_t, float, float);
     static constexpr Loop loops[] = {
-        apply_all<Activation::none>, apply_all<Activation::relu>, apply_all<Activation::clip>, apply_all<Activation::leaky_relu>,
-        apply_all<Activation::prelu>, apply_all<Activation::sigmoid>, apply_all<Activation::silu>,
-        apply_all<Activation::hard_sigmoid>, apply_all<Activation::hard_swish>, apply_all<Activation::tanh>,
-        apply_all<Activation::gelu>, apply_all<Activation::gelu_tanh>, apply_all<Activation::elu>, apply_all<Activation::exp>,
-        apply_all<Activation::log>, apply_all<Activation::sqrt>, apply_all<Activation::abs>, apply_all<Activation::neg>,
-        apply_all<Activation::reciprocal>, apply_all<Activation::floor>, apply_all<Activation::ceil>, apply_all<Activation::round>,
-        apply_all<Activation::erf>, apply_all<Activation::softplus>, apply_all<Activation::softsign>, apply_all<Activation::mish>,
-        apply_all<Activation::selu>, apply_all<Activation::celu>, apply_all<Activation::sign>, apply_all<Activation::thresholded_relu>,
+        apply_all<Activation::none>,       apply_all<Activation::relu>,         apply_all<Activation::clip>,
+        apply_all<Activation::leaky_relu>, apply_all<Activation::prelu>,        apply_all<Activation::sigmoid>,
+        apply_all<Activation::silu>,       apply_all<Activation::hard_sigmoid>, apply_all<Activation::hard_swish>,
+        apply_all<Activation::tanh>,       apply_all<Activation::gelu>,         apply_all<Activation::gelu_tanh>,
+        apply_all<Activation::elu>,        apply_all<Activation::exp>,          apply_all<Activation::log>,
+        apply_all<Activation::sqrt>,       apply_all<Activation::abs>,          apply_all<Activation::neg>,
+        apply_all<Activation::reciprocal>, apply_all<Activation::floor>,        apply_all<Activation::ceil>,
+        apply_all<Activation::round>,      apply_all<Activation::erf>,          apply_all<Activation::softplus>,
+        apply_all<Activation::softsign>,   apply_all<Activation::mish>,         apply_all<Activation::selu>,
+        apply_all<Activation::celu>,       apply_all<Activation::sign>,         apply_all<Activation::thresholded_relu>,
     };
     static_assert(sizeof loops / sizeof *loops == sizeof kActivations / sizeof *kActivations);
     loops[static_cast<int>(activation.kind)](x, y, count, activation.alpha, activation.beta);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // binary: y = activation(function(a, b)), broadcasting as NumPy does; float32.
+#include <math.h>
+#include <string.h>
+
 #include "activation.hpp"
 
 namespace reef::cpu::REEF_ISA {
@@ -44,7 +47,6 @@ float compute(Function function, float a, float b) {
     return 0;
 }
 
-template <Activation kind>
 void apply(const Params& p, const float* a, const float* b, float* y, size_t from, size_t to) {
     for (size_t i = from; i < to; i++) {
         size_t rest = i, at_a = 0, at_b = 0;
@@ -54,8 +56,9 @@ void apply(const Params& p, const float* a, const float* b, float* y, size_t fro
             at_a += index * p.stride_a[d];
             at_b += index * p.stride_b[d];
         }
-        y[i] = activate<kind>(compute(p.function, a[at_a], b[at_b]), p.activation.alpha, p.activation.beta);
+        y[i] = compute(p.function, a[at_a], b[at_b]);
     }
+    activate_all(p.activation, y + from, y + from, static_cast<int64_t>(to - from));
 }
 
 template <class Check> bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
@@ -67,7 +70,7 @@ template <class Check> bool block(const Kernel& kernel, const BlockArgs& args, c
         if (check.stale())
             return false;
         size_t end = from + kStep < to ? from + kStep : to;
-        with_activation(p.activation.kind, [&]<Activation kind>() { apply<kind>(p, a, b, y, from, end); });
+        apply(p, a, b, y, from, end);
     }
     return true;
 }

@@ -38,10 +38,10 @@ struct Conv {
     float low;
     float high;
     int64_t group_in, group_out, depth;
-    int64_t vectors, panels;      // of one group
-    const float* weights;         // [group][panel][k][lanes of the panel]
-    const float* bias;            // [group][vectors * kLanes]
-    const float* slope;           // likewise
+    int64_t vectors, panels;  // of one group
+    const float* weights;     // [group][panel][k][lanes of the panel]
+    const float* bias;        // [group][vectors * kLanes]
+    const float* slope;       // likewise
     const Chunk* chunks;
     int chunk_count;
     // The grid of register tiles: images x rows x tiles, each row `width` pixels. Pointwise: one row.
@@ -57,9 +57,7 @@ struct Part {
     int64_t image, row, rows, first_tile, tiles, column, columns, first_panel, last_panel;
 };
 
-REEF_INLINE int64_t tile_start(const Conv& conv, int64_t tile) {
-    return tile * conv.width / conv.tiles;
-}
+REEF_INLINE int64_t tile_start(const Conv& conv, int64_t tile) { return tile * conv.width / conv.tiles; }
 
 REEF_INLINE Part part_of(const Conv& conv, int64_t block) {
     Part part;
@@ -83,18 +81,23 @@ REEF_INLINE Part part_of(const Conv& conv, int64_t block) {
 
 REEF_INLINE void copy_floats(float* to, const float* from, int64_t count) {
     int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) store(to + i, load(from + i));
-    for (; i < count; ++i) to[i] = from[i];
+    for (; i + kLanes <= count; i += kLanes)
+        store(to + i, load(from + i));
+    for (; i < count; ++i)
+        to[i] = from[i];
 }
 
 REEF_INLINE void zero_floats(float* to, int64_t count) {
     int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) store(to + i, Vec{});
-    for (; i < count; ++i) to[i] = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        store(to + i, Vec{});
+    for (; i < count; ++i)
+        to[i] = 0;
 }
 
 // The channels of one group at `count` pixels of a row of x, from column `column`, to a dense run.
-void copy_pixels(const Conv& conv, const float* x, int64_t image, int64_t y, int64_t column, int64_t group, int64_t count, float* to) {
+void copy_pixels(const Conv& conv, const float* x, int64_t image, int64_t y, int64_t column, int64_t group,
+                 int64_t count, float* to) {
     const ConvShape& s = conv.shape;
     const int64_t channels = conv.group_in;
     if (s.input_nchw) {
@@ -109,7 +112,8 @@ void copy_pixels(const Conv& conv, const float* x, int64_t image, int64_t y, int
             return;
         }
         for (int64_t c = 0; c < channels; ++c)
-            for (int64_t i = 0; i < count; ++i) to[i * channels + c] = from[c * plane + i];
+            for (int64_t i = 0; i < count; ++i)
+                to[i * channels + c] = from[c * plane + i];
         return;
     }
     const float* from = x + ((image * s.height + y) * s.width + column) * s.channels + group * channels;
@@ -117,7 +121,8 @@ void copy_pixels(const Conv& conv, const float* x, int64_t image, int64_t y, int
         copy_floats(to, from, count * channels);
         return;
     }
-    for (int64_t i = 0; i < count; ++i) copy_floats(to + i * channels, from + i * s.channels, channels);
+    for (int64_t i = 0; i < count; ++i)
+        copy_floats(to + i * channels, from + i * s.channels, channels);
 }
 
 // Rows of x with their borders; false: stale.
@@ -130,15 +135,18 @@ bool copy_padded(const Conv& conv, const Part& part, const float* x, int64_t gro
     const int64_t left = part.column * s.stride_w - s.pad_left;
     int64_t from = left < 0 ? -left : 0;
     int64_t until = smaller(columns, s.width - left);
-    if (until <= from) from = until = 0;
+    if (until <= from)
+        from = until = 0;
     for (int64_t r = 0; r < rows; ++r, to += conv.pitch) {
-        if (check.stale()) return false;
+        if (check.stale())
+            return false;
         if (top + r < 0 || top + r >= s.height) {
             zero_floats(to, columns * conv.group_in);
             continue;
         }
         zero_floats(to, from * conv.group_in);
-        if (from < until) copy_pixels(conv, x, part.image, top + r, left + from, group, until - from, to + from * conv.group_in);
+        if (from < until)
+            copy_pixels(conv, x, part.image, top + r, left + from, group, until - from, to + from * conv.group_in);
         zero_floats(to + until * conv.group_in, (columns - until) * conv.group_in);
     }
     return true;
@@ -154,7 +162,8 @@ bool gather(const Conv& conv, const Part& part, const float* x, int64_t group, f
         const int64_t image = pixel / s.out_width / s.out_height;
         const int64_t left = ox * s.stride_w - s.pad_left;
         for (int64_t i = 0; i < s.kernel_h; ++i) {
-            if (check.stale()) return false;
+            if (check.stale())
+                return false;
             const int64_t row = oy * s.stride_h - s.pad_top + i * s.dilation_h;
             const bool inside = row >= 0 && row < s.height;
             for (int64_t j = 0; j < s.kernel_w; ++j, to += conv.group_in) {
@@ -170,8 +179,8 @@ bool gather(const Conv& conv, const Part& part, const float* x, int64_t group, f
 }
 
 // The end of a tile that the register tile cannot do: any activation, any order, either layout.
-__attribute__((noinline)) void finish_tile(const Conv& conv, float* sums, int rows, int64_t pixel, int64_t channel, int lanes,
-                                           const float* residual, const float* slope, float* y) {
+__attribute__((noinline)) void finish_tile(const Conv& conv, float* sums, int rows, int64_t pixel, int64_t channel,
+                                           int lanes, const float* residual, const float* slope, float* y) {
     const ConvShape& s = conv.shape;
     const int64_t left = s.residual_channels - channel;
     const int64_t residual_lanes = residual == nullptr || left < 0 ? 0 : smaller(left, lanes);
@@ -179,30 +188,35 @@ __attribute__((noinline)) void finish_tile(const Conv& conv, float* sums, int ro
         float* sum = sums + m * kPanelLanes;
         const float* more = residual + (pixel + m) * s.residual_channels + channel;
         if (!s.activation_first)
-            for (int64_t i = 0; i < residual_lanes; ++i) sum[i] += more[i];
+            for (int64_t i = 0; i < residual_lanes; ++i)
+                sum[i] += more[i];
         if (s.activation.kind == Activation::prelu) {
-            for (int i = 0; i < lanes; ++i) sum[i] = sum[i] < 0 ? sum[i] * slope[i] : sum[i];
+            for (int i = 0; i < lanes; ++i)
+                sum[i] = sum[i] < 0 ? sum[i] * slope[i] : sum[i];
         } else {
             activate_all(s.activation, sum, sum, lanes);
         }
         if (s.activation_first)
-            for (int64_t i = 0; i < residual_lanes; ++i) sum[i] += more[i];
-        if (!s.output_nchw) copy_floats(y + (pixel + m) * s.out_channels + channel, sum, lanes);
+            for (int64_t i = 0; i < residual_lanes; ++i)
+                sum[i] += more[i];
+        if (!s.output_nchw)
+            copy_floats(y + (pixel + m) * s.out_channels + channel, sum, lanes);
     }
     if (s.output_nchw) {
         const int64_t plane = s.out_height * s.out_width;
         for (int m = 0; m < rows; ++m) {
             const int64_t image = (pixel + m) / plane;
             float* to = y + (image * s.out_channels + channel) * plane + (pixel + m) % plane;
-            for (int i = 0; i < lanes; ++i) to[i * plane] = sums[m * kPanelLanes + i];
+            for (int i = 0; i < lanes; ++i)
+                to[i * plane] = sums[m * kPanelLanes + i];
         }
     }
 }
 
 // One panel of output channels over the block's pixels; a is the block's first pixel.
 template <class Check>
-bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, const char* a, int64_t group, int64_t panel,
-                    const Check& check) {
+bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, const char* a, int64_t group,
+                    int64_t panel, const Check& check) {
     const ConvShape& s = conv.shape;
     const int vectors = static_cast<int>(smaller(kPanelVectors, conv.vectors - panel * kPanelVectors));
     const int64_t in_group = panel * kPanelLanes;  // the panel's first channel
@@ -210,7 +224,8 @@ bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, c
     const int64_t padded = group * conv.vectors * kLanes + in_group;
     const int lanes = static_cast<int>(smaller(vectors * kLanes, conv.group_out - in_group));
     float* y = static_cast<float*>(args.args[s.output_argument]);
-    const float* residual = s.residual_channels != 0 ? static_cast<const float*>(args.args[s.residual_argument]) : nullptr;
+    const float* residual =
+        s.residual_channels != 0 ? static_cast<const float*>(args.args[s.residual_argument]) : nullptr;
     float* sums = reinterpret_cast<float*>(static_cast<char*>(args.scratch) + conv.sum_offset);
     float* end = reinterpret_cast<float*>(static_cast<char*>(args.scratch) + conv.end_offset);
 
@@ -240,7 +255,8 @@ bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, c
             const int64_t row_pixel = ((part.image * conv.rows) + part.row + r) * conv.width;
             int64_t column = part.column;
             for (int64_t t = 0; t < part.tiles; ++t, sum += kTileRows * kPanelLanes) {
-                if (check.stale()) return false;
+                if (check.stale())
+                    return false;
                 const int64_t next = tile_start(conv, part.first_tile + t + 1);
                 const int count = static_cast<int>(next - column);
                 const int64_t pixel = row_pixel + column;
@@ -258,8 +274,7 @@ bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, c
     return true;
 }
 
-template <class Check>
-bool run_block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
+template <class Check> bool run_block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
     const Conv& conv = *static_cast<const Conv*>(kernel.params);
     const ConvShape& s = conv.shape;
     const Part part = part_of(conv, args.block);
@@ -273,22 +288,24 @@ bool run_block(const Kernel& kernel, const BlockArgs& args, const Check& check) 
             prepared = group;
             a = reinterpret_cast<const char*>(copy);
             if (conv.feed == Feed::padded) {
-                if (!copy_padded(conv, part, x, group, copy, check)) return false;
+                if (!copy_padded(conv, part, x, group, copy, check))
+                    return false;
             } else if (conv.feed == Feed::gathered) {
-                if (!gather(conv, part, x, group, copy, check)) return false;
+                if (!gather(conv, part, x, group, copy, check))
+                    return false;
             } else {
-                a = reinterpret_cast<const char*>(x + part.image * s.height * s.width * s.channels + group * conv.group_in) +
+                a = reinterpret_cast<const char*>(x + part.image * s.height * s.width * s.channels +
+                                                  group * conv.group_in) +
                     part.row * conv.row_bytes + part.column * conv.pixel_bytes;
             }
         }
-        if (!multiply_panel(conv, part, args, a, group, index % conv.panels, check)) return false;
+        if (!multiply_panel(conv, part, args, a, group, index % conv.panels, check))
+            return false;
     }
     return true;
 }
 
-void run(const Kernel& kernel, const BlockArgs& args) {
-    run_block(kernel, args, NoCheckpoint{});
-}
+void run(const Kernel& kernel, const BlockArgs& args) { run_block(kernel, args, NoCheckpoint{}); }
 
 bool run_preemptible(const Kernel& kernel, const BlockArgs& args, const Checkpoint& check) {
     return run_block(kernel, args, check);
@@ -306,14 +323,16 @@ bool pack(Spec& spec, Conv& conv) {
     float* weights = allocate_floats(spec, s.groups * padded * conv.depth);
     float* bias = allocate_floats(spec, s.groups * padded);
     float* slope = allocate_floats(spec, s.groups * padded);
-    if (weights == nullptr || bias == nullptr || slope == nullptr) return spec.fail("no memory for the packed weights");
+    if (weights == nullptr || bias == nullptr || slope == nullptr)
+        return spec.fail("no memory for the packed weights");
     const int64_t taps = s.kernel_h * s.kernel_w;
     for (int64_t g = 0; g < s.groups; ++g) {
         for (int64_t o = 0; o < padded; ++o) {
             const bool real = o < conv.group_out;
             const int64_t channel = g * conv.group_out + o;
             bias[g * padded + o] = real && s.bias != nullptr ? s.bias[channel] : 0.0F;
-            slope[g * padded + o] = s.slope == nullptr ? s.activation.alpha : (real ? s.slope[s.one_slope ? 0 : channel] : 0.0F);
+            slope[g * padded + o] =
+                s.slope == nullptr ? s.activation.alpha : (real ? s.slope[s.one_slope ? 0 : channel] : 0.0F);
             const int64_t panel = o / kPanelLanes;
             const int64_t width = smaller(kPanelLanes, padded - panel * kPanelLanes);
             float* to = weights + (g * padded + panel * kPanelLanes) * conv.depth + o % kPanelLanes;
@@ -326,28 +345,17 @@ bool pack(Spec& spec, Conv& conv) {
     conv.weights = weights;
     conv.bias = bias;
     conv.slope = slope;
+    release_constants(spec, s);
     return true;
 }
 
 // How the end of a tile is done, and what it needs.
 void choose_finish(Conv& conv) {
-    const ConvShape& s = conv.shape;
-    conv.low = -kInfinity;
-    conv.high = kInfinity;
-    conv.finish = Finish::clamp;
-    bool known = true;
-    switch (s.activation.kind) {
-        case Activation::none: break;
-        case Activation::relu: conv.low = 0; break;
-        case Activation::clip:
-            conv.low = s.activation.alpha;
-            conv.high = s.activation.beta;
-            break;
-        case Activation::leaky_relu:
-        case Activation::prelu: conv.finish = Finish::slope; break;
-        default: known = false;
-    }
-    conv.plain_finish = known && !s.output_nchw && !(s.activation_first && s.residual_channels != 0);
+    Bounds bounds;
+    conv.plain_finish = simple_end(conv.shape, bounds) && !conv.shape.output_nchw;
+    conv.low = bounds.low;
+    conv.high = bounds.high;
+    conv.finish = bounds.bent ? Finish::slope : Finish::clamp;
 }
 
 // The segments of k in A and their chunks.
@@ -371,7 +379,8 @@ bool make_chunks(Spec& spec, Conv& conv) {
     const int64_t segments = down * across * pieces;
     auto* offsets = static_cast<int64_t*>(spec.allocate(static_cast<size_t>(segments) * sizeof(int64_t)));
     auto* chunks = static_cast<Chunk*>(spec.allocate(static_cast<size_t>(up(segments, together)) * sizeof(Chunk)));
-    if (offsets == nullptr || chunks == nullptr) return spec.fail("no memory for the filter's offsets");
+    if (offsets == nullptr || chunks == nullptr)
+        return spec.fail("no memory for the filter's offsets");
     int64_t k = 0;
     int count = 0;
     for (int64_t i = 0; i < segments; ++i) {
@@ -380,7 +389,8 @@ bool make_chunks(Spec& spec, Conv& conv) {
         const int64_t run = smaller(piece, length - inside);
         offsets[i] = ((tap / across * s.dilation_h) * row + (tap % across * s.dilation_w) * tap_channels + inside) *
                      static_cast<int64_t>(sizeof(float));
-        if (i % together == 0) chunks[count++] = {offsets + i, 0, run, k};
+        if (i % together == 0)
+            chunks[count++] = {offsets + i, 0, run, k};
         ++chunks[count - 1].segment_count;
         k += run;
     }
@@ -397,8 +407,9 @@ bool divide(Spec& spec, Conv& conv, Kernel& kernel) {
     const int64_t panels = s.groups * conv.panels;
     const double pixels = static_cast<double>(conv.images) * static_cast<double>(conv.rows * conv.width);
     const double per_pixel = static_cast<double>(conv.depth) * static_cast<double>(s.groups * conv.vectors * kLanes);
-    const double bytes = sizeof(float) * (static_cast<double>(s.batch * s.height * s.width) * static_cast<double>(s.channels) +
-                                          per_pixel + pixels * static_cast<double>(s.out_channels));
+    const double bytes =
+        sizeof(float) * (static_cast<double>(s.batch * s.height * s.width) * static_cast<double>(s.channels) +
+                         per_pixel + pixels * static_cast<double>(s.out_channels));
     const double time = larger(pixels * per_pixel / kNominalMacsPerMicrosecond, bytes / kNominalBytesPerMicrosecond);
     const int64_t blocks = blocks_for(time, kLargestSize);
     int64_t parts = smaller(blocks, tiles < 4 ? 1 : tiles / 4);
@@ -417,27 +428,29 @@ bool divide(Spec& spec, Conv& conv, Kernel& kernel) {
         conv.column_splits = smaller(conv.tiles, up(parts, conv.images * conv.rows));
     }
     const int64_t total = conv.images * conv.row_splits * conv.column_splits * conv.panel_splits;
-    if (total > kLargestSize) return spec.fail("the work falls into %lld blocks, too many", static_cast<long long>(total));
+    if (total > kMaxBlocks)
+        return spec.fail("the work falls into %lld blocks, too many", static_cast<long long>(total));
     kernel.blocks = static_cast<uint32_t>(total);
     return true;
 }
 
-size_t aligned(int64_t floats) {
-    return (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-}
+size_t aligned(int64_t floats) { return (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64; }
 
 // Where A comes from, the strides in it, and what a block needs of scratch.
 bool lay_out(Spec& spec, Conv& conv, Kernel& kernel) {
     const ConvShape& s = conv.shape;
-    const bool padless = s.pad_top == 0 && s.pad_left == 0 && (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h < s.height &&
+    const bool padless = s.pad_top == 0 && s.pad_left == 0 &&
+                         (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h < s.height &&
                          (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w < s.width;
     const bool pointwise = padless && s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1;
     const int64_t wide = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1;
     const int64_t high = (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
     const bool sparse = wide > kPadFloats / conv.group_in || high > kPadFloats;
-    if (s.input_nchw && s.channels == 1 && padless) conv.shape.input_nchw = false;  // the layouts are the same then
+    if (s.input_nchw && s.channels == 1 && padless)
+        conv.shape.input_nchw = false;  // the layouts are the same then
     conv.feed = Feed::padded;
-    if (padless && !conv.shape.input_nchw) conv.feed = Feed::direct;
+    if (padless && !conv.shape.input_nchw)
+        conv.feed = Feed::direct;
     if (!(pointwise && conv.feed == Feed::direct) && (s.out_width < kNarrow || (sparse && conv.feed == Feed::padded)))
         conv.feed = Feed::gathered;
 
@@ -446,7 +459,8 @@ bool lay_out(Spec& spec, Conv& conv, Kernel& kernel) {
     conv.rows = flat ? 1 : s.out_height;
     conv.width = flat ? s.batch * s.out_height * s.out_width : s.out_width;
     conv.tiles = up(conv.width, kTileRows);
-    if (!divide(spec, conv, kernel)) return false;
+    if (!divide(spec, conv, kernel))
+        return false;
 
     const int64_t most_rows = up(conv.rows, conv.row_splits);
     const int64_t most_tiles = up(conv.tiles, conv.column_splits);
@@ -464,19 +478,24 @@ bool lay_out(Spec& spec, Conv& conv, Kernel& kernel) {
         conv.row_bytes = s.stride_h * conv.pitch * static_cast<int64_t>(sizeof(float));
         copied = conv.pitch * ((most_rows - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1);
     }
-    if (!make_chunks(spec, conv)) return false;
+    if (!make_chunks(spec, conv))
+        return false;
     const int64_t sums = conv.chunk_count > 1 ? most_rows * most_tiles * kTileRows * kPanelLanes : 0;
     conv.sum_offset = aligned(copied);
     conv.end_offset = conv.sum_offset + aligned(sums);
     kernel.scratch_bytes = conv.end_offset + aligned(conv.plain_finish ? 0 : kTileRows * kPanelLanes);
+    if (kernel.scratch_bytes > kMaxScratch)
+        return spec.fail("a block needs %zu bytes of scratch, more than %zu", kernel.scratch_bytes, kMaxScratch);
     return true;
 }
 
 bool create(Spec& spec, Kernel& kernel) {
     auto* conv = static_cast<Conv*>(spec.allocate(sizeof(Conv)));
-    if (conv == nullptr) return spec.fail("no memory for the parameters");
+    if (conv == nullptr)
+        return spec.fail("no memory for the parameters");
     *conv = Conv{};
-    if (!read_conv(spec, conv->shape)) return false;
+    if (!read_conv(spec, conv->shape))
+        return false;
     const ConvShape& s = conv->shape;
     conv->group_in = s.channels / s.groups;
     conv->group_out = s.out_channels / s.groups;
@@ -484,7 +503,8 @@ bool create(Spec& spec, Kernel& kernel) {
     conv->vectors = up(conv->group_out, kLanes);
     conv->panels = up(conv->vectors, kPanelVectors);
     choose_finish(*conv);
-    if (!lay_out(spec, *conv, kernel) || !pack(spec, *conv)) return false;
+    if (!lay_out(spec, *conv, kernel) || !pack(spec, *conv))
+        return false;
     kernel.params = conv;
     kernel.run = run;
     kernel.run_preemptible = run_preemptible;

@@ -33,29 +33,17 @@ using UVec = uint32_t __attribute__((vector_size(4 * kLanes)));
 using VecInMemory = float __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 using IVecInMemory = int32_t __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
-REEF_INLINE Vec splat(float value) {
-    return Vec{} + value;
-}
+REEF_INLINE Vec splat(float value) { return Vec{} + value; }
 
-REEF_INLINE IVec splat_int(int32_t value) {
-    return IVec{} + value;
-}
+REEF_INLINE IVec splat_int(int32_t value) { return IVec{} + value; }
 
-REEF_INLINE Vec load(const float* from) {
-    return *reinterpret_cast<const VecInMemory*>(from);
-}
+REEF_INLINE Vec load(const float* from) { return *reinterpret_cast<const VecInMemory*>(from); }
 
-REEF_INLINE void store(float* to, Vec value) {
-    *reinterpret_cast<VecInMemory*>(to) = value;
-}
+REEF_INLINE void store(float* to, Vec value) { *reinterpret_cast<VecInMemory*>(to) = value; }
 
-REEF_INLINE IVec load_int(const int32_t* from) {
-    return *reinterpret_cast<const IVecInMemory*>(from);
-}
+REEF_INLINE IVec load_int(const int32_t* from) { return *reinterpret_cast<const IVecInMemory*>(from); }
 
-REEF_INLINE void store_int(int32_t* to, IVec value) {
-    *reinterpret_cast<IVecInMemory*>(to) = value;
-}
+REEF_INLINE void store_int(int32_t* to, IVec value) { *reinterpret_cast<IVecInMemory*>(to) = value; }
 
 // The first `count` lanes, 0 <= count <= kLanes; the others read as zero and are not touched in memory.
 REEF_INLINE Vec load_first(const float* from, int count) {
@@ -133,9 +121,7 @@ REEF_INLINE Vec square_root(Vec x) {
 #endif
 }
 
-REEF_INLINE Vec absolute(Vec x) {
-    return Vec(IVec(x) & splat_int(0x7FFFFFFF));
-}
+REEF_INLINE Vec absolute(Vec x) { return Vec(IVec(x) & splat_int(0x7FFFFFFF)); }
 
 // The magnitude of one with the sign of the other.
 REEF_INLINE Vec with_sign(Vec magnitude, Vec sign) {
@@ -158,13 +144,9 @@ REEF_INLINE Vec ceil(Vec x) {
     return with_sign(r < x ? r + 1.0F : r, x);
 }
 
-REEF_INLINE IVec to_int(Vec x) {
-    return __builtin_convertvector(x, IVec);
-}
+REEF_INLINE IVec to_int(Vec x) { return __builtin_convertvector(x, IVec); }
 
-REEF_INLINE Vec to_float(IVec x) {
-    return __builtin_convertvector(x, Vec);
-}
+REEF_INLINE Vec to_float(IVec x) { return __builtin_convertvector(x, Vec); }
 
 // Lanes are added in a fixed order, the same for every caller.
 REEF_INLINE float sum(Vec x) {

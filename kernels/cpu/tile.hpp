@@ -11,7 +11,7 @@
 namespace reef::cpu::REEF_ISA {
 namespace {
 
-constexpr int kPanelVectors = 2;                      // vectors in a full panel; the last of a matrix may have one
+constexpr int kPanelVectors = 2;  // vectors in a full panel; the last of a matrix may have one
 constexpr int kPanelLanes = kPanelVectors * kLanes;
 // As many rows as leave the accumulators, one row of B and a broadcast in registers.
 // (Twelve rows beat fourteen by 7 % under gcc 12, which spills with the latter.)
@@ -30,34 +30,32 @@ enum class Finish : uint8_t {
 };
 
 struct Tile {
-    const char* a;             // row 0
-    int64_t row_bytes;         // from one row to the next
-    const int64_t* segments;   // offsets in bytes from each row's start
+    const char* a;            // row 0
+    int64_t row_bytes;        // from one row to the next
+    const int64_t* segments;  // offsets in bytes from each row's start
     int segment_count;
-    int64_t length;            // floats in each segment
-    const float* b;            // the panel at the first k
-    const float* start;        // what the accumulators start from: a row each start_stride floats (0: the same for all)
+    int64_t length;      // floats in each segment
+    const float* b;      // the panel at the first k
+    const float* start;  // what the accumulators start from: a row each start_stride floats (0: the same for all)
     int64_t start_stride;
     float* out;
     int64_t out_stride;
-    int lanes;                 // of the panel that exist in `out`
-    const float* residual;     // or null
+    int lanes;              // of the panel that exist in `out`
+    const float* residual;  // or null
     int64_t residual_stride;
     int residual_lanes;
     Finish finish;
     float low;
     float high;
-    const float* slope;        // one for each lane of the panel
+    const float* slope;  // one for each lane of the panel
 };
 
 // Keeps an address in a register of its own: the compiler would rather recompute a dozen of them in the loop.
-REEF_INLINE void pin(const char*& address) {
-    asm volatile("" : "+r"(address));
-}
+REEF_INLINE void pin(const char*& address) { asm volatile("" : "+r"(address)); }
 
 template <int kRows, int kVectors>
-REEF_INLINE void step(Vec (&sum)[kRows][kVectors], const char* const (&base)[(kRows + 3) / 4], int64_t row, int64_t three, const float* b,
-                      int k) {
+REEF_INLINE void step(Vec (&sum)[kRows][kVectors], const char* const (&base)[(kRows + 3) / 4], int64_t row,
+                      int64_t three, const float* b, int k) {
     Vec panel[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -113,8 +111,7 @@ REEF_INLINE int lanes_of(int lanes, int v) {
     return rest < 0 ? 0 : (rest > kLanes ? kLanes : rest);
 }
 
-template <int kRows, int kVectors>
-void multiply_tile(const Tile& tile) {
+template <int kRows, int kVectors> void multiply_tile(const Tile& tile) {
     Vec sum[kRows][kVectors];
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m) {
@@ -185,26 +182,23 @@ using TileFunction = void (*)(const Tile&);
 // [vectors - 1][rows - 1]
 constexpr TileFunction kTiles[kPanelVectors][kTileRows] = {
 #if REEF_ISA_avx512
-#define REEF_TILES(v)                                                                                               \
-    {multiply_tile<1, v>, multiply_tile<2, v>,  multiply_tile<3, v>,  multiply_tile<4, v>,  multiply_tile<5, v>,     \
-     multiply_tile<6, v>, multiply_tile<7, v>,  multiply_tile<8, v>,  multiply_tile<9, v>,  multiply_tile<10, v>,    \
-     multiply_tile<11, v>, multiply_tile<12, v>}
+#define REEF_TILES(v)                                                                                                  \
+    {multiply_tile<1, v>, multiply_tile<2, v>,  multiply_tile<3, v>,  multiply_tile<4, v>,                             \
+     multiply_tile<5, v>, multiply_tile<6, v>,  multiply_tile<7, v>,  multiply_tile<8, v>,                             \
+     multiply_tile<9, v>, multiply_tile<10, v>, multiply_tile<11, v>, multiply_tile<12, v>}
 #elif REEF_ISA_avx2
-#define REEF_TILES(v)                                                                                               \
-    {multiply_tile<1, v>, multiply_tile<2, v>, multiply_tile<3, v>, multiply_tile<4, v>, multiply_tile<5, v>,        \
-     multiply_tile<6, v>}
+#define REEF_TILES(v)                                                                                                  \
+    {multiply_tile<1, v>, multiply_tile<2, v>, multiply_tile<3, v>,                                                    \
+     multiply_tile<4, v>, multiply_tile<5, v>, multiply_tile<6, v>}
 #else
-#define REEF_TILES(v)                                                                                               \
-    {multiply_tile<1, v>, multiply_tile<2, v>, multiply_tile<3, v>, multiply_tile<4, v>}
+#define REEF_TILES(v) {multiply_tile<1, v>, multiply_tile<2, v>, multiply_tile<3, v>, multiply_tile<4, v>}
 #endif
     REEF_TILES(1),
     REEF_TILES(2),
 #undef REEF_TILES
 };
 
-REEF_INLINE void multiply(const Tile& tile, int rows, int vectors) {
-    kTiles[vectors - 1][rows - 1](tile);
-}
+REEF_INLINE void multiply(const Tile& tile, int rows, int vectors) { kTiles[vectors - 1][rows - 1](tile); }
 
 }  // namespace
 }  // namespace reef::cpu::REEF_ISA

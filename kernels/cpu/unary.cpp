@@ -14,14 +14,6 @@ struct Params {
     ActivationSpec activation;
 };
 
-template <Activation kind>
-void apply(const Params& p, const float* x, const float* slope, float* y, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++) {
-        float alpha = kind == Activation::prelu ? slope[i % p.channels] : p.activation.alpha;
-        y[i] = activate<kind>(x[i], alpha, p.activation.beta);
-    }
-}
-
 template <class Check> bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
     const Params& p = *static_cast<const Params*>(kernel.params);
     bool prelu = p.activation.kind == Activation::prelu;
@@ -33,7 +25,11 @@ template <class Check> bool block(const Kernel& kernel, const BlockArgs& args, c
         if (check.stale())
             return false;
         size_t end = from + kStep < to ? from + kStep : to;
-        with_activation(p.activation.kind, [&]<Activation kind>() { apply<kind>(p, x, slope, y, from, end); });
+        if (prelu)
+            for (size_t i = from; i < end; i++)
+                y[i] = x[i] < 0 ? x[i] * slope[i % p.channels] : x[i];
+        else
+            activate_all(p.activation, x + from, y + from, static_cast<int64_t>(end - from));
     }
     return true;
 }

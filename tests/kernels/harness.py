@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One CPU operator at a time, without an engine: every instruction set, order of blocks and number of threads."""
+
+import ctypes
+import functools
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reefd import _engine
+
+ROOT = Path(__file__).resolve().parents[2]
+Array = NDArray[np.float32]
+INSTRUCTION_SETS: list[str] = _engine.instruction_sets()
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("rank", ctypes.c_uint32),
+        ("shape", ctypes.c_int64 * 8),
+        ("data", ctypes.c_void_p),
+        ("constant", ctypes.c_uint32),
+        ("written", ctypes.c_uint32),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The harness, linked with the kernels' objects of the newest build tree."""
+    trees = sorted(ROOT.glob("build/*/kernels/CMakeFiles"), key=lambda tree: tree.stat().st_mtime)
+    if not trees:
+        pytest.skip("no object files under build/: `make setup` makes them")
+    objects = sorted(trees[-1].glob("kernels_*.dir/**/*.o"))
+    source = Path(__file__).with_name("harness.cpp")
+    target = trees[-1].parents[1] / "tests" / "harness.so"
+    target.parent.mkdir(exist_ok=True)
+    newest = max(path.stat().st_mtime for path in [source, *objects])
+    if not target.exists() or target.stat().st_mtime < newest:
+        made = target.with_suffix(f".{os.getpid()}")
+        options = ["-std=c++20", "-O2", "-fPIC", "-shared", "-pthread", f"-I{ROOT}/kernels/cpu"]
+        subprocess.run(["g++", *options, source, *objects, "-o", made], check=True)
+        made.replace(target)
+    loaded = ctypes.CDLL(str(target))
+    loaded.harness_new.restype = ctypes.c_void_p
+    loaded.harness_error.restype = ctypes.c_char_p
+    loaded.harness_scratch.restype = ctypes.c_uint64
+    loaded.harness_create.restype = ctypes.c_bool
+    loaded.harness_run.restype = ctypes.c_bool
+    return loaded
+
+
+class RefusedError(Exception):
+    """The operator's create function said no."""
+
+
+class Instance:
+    """A kernel instance. `tensors` are its arguments, the last is written; `constants` are the indices of weights."""
+
+    def __init__(
+        self,
+        op: str,
+        tensors: Sequence[Array],
+        attributes: Mapping[str, Any],
+        *,
+        constants: Sequence[int] = (),
+        isa: str = "",
+    ) -> None:
+        self._library = library()
+        self._tensors = [np.ascontiguousarray(tensor, np.float32) for tensor in tensors]
+        self._handle = ctypes.c_void_p(self._library.harness_new())
+        for name, value in attributes.items():
+            if isinstance(value, str):
+                self._library.harness_text(self._handle, name.encode(), value.encode())
+            else:
+                numbers = [float(v) for v in (value if isinstance(value, Sequence) else [value])]
+                buffer = (ctypes.c_double * len(numbers))(*numbers)
+                self._library.harness_numbers(self._handle, name.encode(), buffer, len(numbers))
+        for index, tensor in enumerate(self._tensors):
+            shape = (ctypes.c_int64 * 8)(*tensor.shape)
+            written = index + 1 == len(self._tensors)
+            described = _Tensor(tensor.ndim, shape, tensor.ctypes.data, index in constants, written)
+            self._library.harness_tensor(self._handle, ctypes.byref(described))
+        if not self._library.harness_create(self._handle, (isa or INSTRUCTION_SETS[-1]).encode(), op.encode()):
+            raise RefusedError(self._library.harness_error(self._handle).decode())
+        self.blocks: int = self._library.harness_blocks(self._handle)
+        self.scratch: int = self._library.harness_scratch(self._handle)
+
+    def __del__(self) -> None:
+        self._library.harness_free(self._handle)
+
+    def run(
+        self, *, order: Sequence[int] | None = None, threads: int = 1, preemptible: bool = False, stale: bool = False
+    ) -> Array:
+        """A copy of the output, which is filled with NaN before."""
+        self._tensors[-1].fill(np.nan)
+        blocks = (ctypes.c_uint32 * self.blocks)(*(range(self.blocks) if order is None else order))
+        finished = self._library.harness_run(self._handle, blocks, threads, preemptible, stale)
+        assert finished != stale
+        return self._tensors[-1].copy()
+
+    def times(self, rounds: int, *, threads: int = 1, preemptible: bool = False) -> list[float]:
+        seconds = (ctypes.c_double * rounds)()
+        self._library.harness_time(self._handle, threads, preemptible, rounds, seconds)
+        return list(seconds)
+
+    def block_times(self, rounds: int = 5) -> list[float]:
+        seconds = (ctypes.c_double * self.blocks)()
+        self._library.harness_block_times(self._handle, rounds, seconds)
+        return list(seconds)
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """max|a-b| / max|b|"""
+    assert ours.shape == theirs.shape
+    assert np.isfinite(ours).all()
+    assert theirs.size == 1 or np.ptp(theirs) > 0, "an output that does not vary proves nothing"
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def check_schedules(instance: Instance, seed: int = 0) -> Array:
+    """The output, after showing that its bits depend neither on threads nor on order nor on the entry point."""
+    expected = instance.run()
+    generator = np.random.default_rng(seed)
+    for threads in (1, 2, 5):
+        for preemptible in (False, True):
+            order = generator.permutation(instance.blocks).tolist()
+            actual = instance.run(order=order, threads=threads, preemptible=preemptible)
+            np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
+    assert np.isnan(instance.run(preemptible=True, stale=True)).all()
+    return expected
