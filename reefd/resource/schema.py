@@ -17,7 +17,7 @@ MAX_RANK = 8
 
 Kind = Literal["input", "output", "arena", "weight"]
 Access = Literal["read", "write", "read_write"]
-Attribute = int | float | str | list[int] | list[float]
+Attribute = int | float | str | list[int | float]
 
 ITEM_SIZES = {
     name: np.dtype(name).itemsize

@@ -34,10 +34,10 @@ def parse(path: Path, content: memoryview) -> dict[str, np.ndarray]:
     if length > min(_MAX_HEADER, len(content) - 8):
         raise ResourceError(path, f"header of {length} bytes in a file of {len(content)}")
     try:
-        header = msgspec.json.decode(content[8 : 8 + length])
+        header = msgspec.json.decode(content[8 : 8 + length], type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
-        entries = msgspec.convert(header, dict[str, _Entry])
-    except (msgspec.MsgspecError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+        entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in header.items()}
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ResourceError(path, f"header: {error}") from None
     data = content[8 + length :]
     end = 0
