@@ -64,7 +64,7 @@ class _Emitter:
     def _weight(self, value: Value) -> int:
         assert value.data is not None
         data = np.ascontiguousarray(value.data)
-        content = hashlib.sha256(memoryview(data.reshape(-1)).cast("B") if data.size else b"").digest()
+        content = hashlib.sha256(data.reshape(-1).data.cast("B") if data.size else b"").digest()
         key = ("weight", content, value.shape, value.dtype)
         if key in self.indices:
             return self.indices[key]
@@ -76,12 +76,13 @@ class _Emitter:
 
     def _kernel(self, node: Node) -> Kernel:
         reads, writes = list(node.reads()), list(node.writes())
-        access: list[Access] = ["read"] * len(reads) + ["write"] * len(writes)  # type: ignore[list-item]
+        read: Access = "read"
+        write: Access = "write"
         return Kernel(
             name=node.name,
             op=node.op,
             args=[self._index(value) for value in (*reads, *writes)],
-            access=access,
+            access=[*[read] * len(reads), *[write] * len(writes)],
             attributes={key: _attribute(value) for key, value in node.attributes.items()},
         )
 
@@ -93,9 +94,11 @@ def _storage(value: Value, name: str, kind: Kind, offset: int = 0, base: int = -
 
 def _attribute(value: Any) -> Attribute:
     if isinstance(value, list | tuple):
-        return [_attribute(item) for item in value]  # type: ignore[return-value]
-    if isinstance(value, str):
-        return value
+        return [_number(item) for item in value]
+    return value if isinstance(value, str) else _number(value)
+
+
+def _number(value: Any) -> int | float:
     if isinstance(value, float | np.floating):
         number = float(value)
         return math.copysign(_BEYOND_FLOAT, number) if math.isinf(number) else number

@@ -34,4 +34,4 @@ def _is_function(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
     except onnx.defs.SchemaError:
         return False
-    return schema.has_function or schema.has_context_dependent_function
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]

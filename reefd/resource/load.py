@@ -3,6 +3,7 @@
 
 from reefd._engine import ModelSpec
 from reefd.resource.read import Resource
+from reefd.resource.schema import Access
 
 
 def model_spec(resource: Resource) -> ModelSpec:
@@ -13,10 +14,11 @@ def model_spec(resource: Resource) -> ModelSpec:
         owned = storage.kind == "weight" and storage.base < 0
         spec.add_storage(
             storage.name, storage.kind, storage.stype, storage.shape, storage.offset,
-            resource.weights[storage.name] if owned else None, storage.base,
+            resource.weights[storage.name].data if owned else None, storage.base,
         )  # fmt: skip
     for kernel in model.kernels:
-        access = [*kernel.access, *["read_write"] * (len(kernel.args) - len(kernel.access))]
+        undeclared: Access = "read_write"
+        access = [*kernel.access, *[undeclared] * (len(kernel.args) - len(kernel.access))]
         spec.add_kernel(kernel.name, kernel.op, kernel.args, access, kernel.attributes)
     spec.set_inputs(model.inputs)
     spec.set_outputs(model.outputs)

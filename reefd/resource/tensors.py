@@ -81,4 +81,4 @@ def serialize(tensors: Mapping[str, np.ndarray]) -> Iterable[bytes | memoryview]
     yield len(text).to_bytes(8, "little") + text
     for _, array in ordered:
         if array.size:
-            yield memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
+            yield np.ascontiguousarray(array).reshape(-1).data.cast("B")

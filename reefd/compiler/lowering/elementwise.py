@@ -2,6 +2,7 @@
 """Operators that work on one element at a time."""
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -90,27 +91,24 @@ def is_inf(build: Builder, node: Node) -> Value:
 
 def clip(build: Builder, node: Node) -> Value:
     x = node.input(0)
-    bounds = []
-    for place, name in ((1, "min"), (2, "max")):
-        operand = present(node, place)
-        if name in node.attributes:
-            bounds.append(float(node.attributes[name]))
-        elif operand is None:
-            bounds.append(None)
-        elif operand.data is None:
-            bounds = [present(node, 1), present(node, 2)]
-            for function, limit in (("max", bounds[0]), ("min", bounds[1])):
-                x = x if limit is None else build.binary(function, x, build.reshape(limit, []))
-            return x
-        else:
-            bounds.append(float(operand.data.reshape(-1)[0]))
+    operands = [present(node, 1), present(node, 2)]
+    if any(operand is not None and operand.data is None for operand in operands):
+        for function, limit in zip(("max", "min"), operands, strict=True):
+            x = x if limit is None else build.binary(function, x, build.reshape(limit, []))
+        return x
+    bounds: list[float | None] = []
+    for name, operand in zip(("min", "max"), operands, strict=True):
+        given = node.attributes.get(name)
+        bounds.append(float(operand.data.reshape(-1)[0]) if operand is not None and operand.data is not None else given)
     if x.dtype != "float32":  # an activation's parameters are floats: wide integers need their own type
-        for function, limit in (("max", bounds[0]), ("min", bounds[1])):
-            x = x if limit is None else build.binary(function, x, build.constant(_saturated(limit, x.dtype)))
+        for function, bound in zip(("max", "min"), bounds, strict=True):
+            x = x if bound is None else build.binary(function, x, build.constant(_saturated(bound, x.dtype)))
         return x
     if bounds == [0.0, None]:
         return build.unary("relu", x)
-    limits = {key: limit for key, limit in zip(("alpha", "beta"), bounds, strict=True) if limit is not None}
+    limits: dict[str, Any] = {
+        key: float(bound) for key, bound in zip(("alpha", "beta"), bounds, strict=True) if bound is not None
+    }
     return build.unary("clip", x, **limits) if limits else x
 
 

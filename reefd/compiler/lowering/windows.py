@@ -2,12 +2,14 @@
 """Convolutions and pooling: operators with a window that moves over the spatial axes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import Builder, present, static
+from reefd.compiler.lowering import resampling
+from reefd.compiler.lowering.builder import Builder, present
 
 
 class _Window:
@@ -45,7 +47,7 @@ class _Window:
             for axis in range(rank)
         ]  # fmt: skip
 
-    def attributes(self) -> dict[str, list[int]]:
+    def attributes(self) -> dict[str, Any]:
         return {"strides": self.strides, "pads": self.pads, "dilations": self.dilations}
 
 
@@ -167,11 +169,11 @@ def pool(build: Builder, node: Node) -> Value | list[Value]:
             )
             pads, x = [0, pads[0], 0, pads[1]], _planar(build, x)
         planar = shape if rank == 2 else [*shape[:2], 1, shape[2]]
-        attributes = {"strides": window.strides, "pads": pads, "dilations": window.dilations, "kernel": window.kernel}
+        attributes = {**window.attributes(), "pads": pads, "kernel": window.kernel}
         y = build.emit("pool2d", [x], planar, mode=mode, count_include_pad=include, **attributes)
         return build.reshape(y, shape)
     attributes = {**window.attributes(), "kernel": window.kernel}
-    extra: dict[str, int] = {"count_include_pad": include}
+    extra: dict[str, Any] = {"count_include_pad": include}
     if mode == "lp":
         extra["p"] = int(node.attributes.get("p", 2))
     if indices:
@@ -191,77 +193,17 @@ def global_pool(build: Builder, node: Node) -> Value:
 
 
 def resize(build: Builder, node: Node) -> Value:
-    """Resize and Upsample. Axes that keep their extent are left alone."""
+    """Resize and Upsample."""
     x, shape = node.input(0), node.output.shape
-    take = node.attributes.get
-    if x.rank != len(shape) or x.shape[:2] != shape[:2] or x.rank not in (3, 4) or x.dtype != "float32":
-        return _resize_nd(build, node)
-    simple = {"antialias": 0, "exclude_outside": 0, "keep_aspect_ratio_policy": "stretch"}
-    if any(take(name, usual) != usual for name, usual in simple.items()):
-        return _resize_nd(build, node)
-    mode, coordinates = take("mode", "nearest"), _coordinates(node)
-    if mode not in ("nearest", "linear") or coordinates not in (
-        "half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"
-    ):  # fmt: skip
-        return _resize_nd(build, node)
-    scales = _scales(node)
-    if any(abs(scale * x.shape[axis] - shape[axis]) > 1e-3 for axis, scale in enumerate(scales)):
-        return _resize_nd(build, node)
-    rounding = take("nearest_mode", "round_prefer_floor" if node.op == "Resize" and node.opset > 10 else "floor")
-    attributes = {"mode": mode, "coordinates": coordinates, "rounding": rounding}
+    if not resampling.is_plain(node, shape):
+        return resampling.resize(build, node)
+    modern = node.op == "Resize" and node.opset > 10
+    attributes = {
+        "mode": node.attributes.get("mode", "nearest"),
+        "coordinates": resampling.coordinates(node),
+        "rounding": node.attributes.get("nearest_mode", "round_prefer_floor" if modern else "floor"),
+    }
     if x.rank == 3:
-        return build.reshape(
-            build.emit("resize2d", [_planar(build, x)], [*shape[:2], 1, shape[2]], **attributes), shape
-        )
+        y = build.emit("resize2d", [_planar(build, x)], [*shape[:2], 1, shape[2]], **attributes)
+        return build.reshape(y, shape)
     return build.emit("resize2d", [x], shape, **attributes)
-
-
-def _coordinates(node: Node) -> str:
-    default = "half_pixel" if node.op == "Resize" and node.opset > 10 else "asymmetric"
-    return str(node.attributes.get("coordinate_transformation_mode", default))
-
-
-def _scales(node: Node) -> list[float]:
-    """For each axis of the input, the scale that the coordinates are computed with."""
-    x, shape = node.input(0), node.output.shape
-    axes = [int(axis) % x.rank for axis in node.attributes.get("axes", range(x.rank))]
-    place = 1 if node.op == "Upsample" or node.opset < 11 else 2
-    given = static(node, place, "scales")
-    if given is None and "scales" in node.attributes:
-        given = np.asarray(node.attributes["scales"], np.float32)
-    scales = [shape[axis] / x.shape[axis] for axis in range(x.rank)]
-    if given is not None and given.size:
-        for axis, scale in zip(axes, given.reshape(-1), strict=True):
-            scales[axis] = float(scale)
-    elif node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        sizes = static(node, 3, "sizes")
-        if sizes is not None:
-            ratios = [int(size) / x.shape[axis] for axis, size in zip(axes, sizes, strict=True)]
-            policy = node.attributes["keep_aspect_ratio_policy"]
-            for axis in axes:
-                scales[axis] = min(ratios) if policy == "not_larger" else max(ratios)
-    return scales
-
-
-def _resize_nd(build: Builder, node: Node) -> Value:
-    """One axis after the other, each a gather with weights that are known now."""
-    from reefd.compiler.lowering.resampling import taps
-
-    value, shape = node.input(0), node.output.shape
-    for axis, scale in enumerate(_scales(node)):
-        region = static(node, 1, "roi") if node.op == "Resize" and node.opset > 10 else None
-        weights = taps(node, axis, value.shape[axis], shape[axis], scale, _coordinates(node), region, value.rank)
-        if weights is None:
-            continue
-        moved = [other for other in range(value.rank) if other != axis] + [axis]
-        turned = build.transpose(value, moved)
-        flat = build.reshape(turned, [-1 if turned.size == 0 else turned.size // turned.shape[-1], turned.shape[-1]])
-        kind = value.dtype if value.dtype in ("float32", "float64") else "float32"
-        scaled = build.matmul(build.cast(flat, kind), build.constant(weights.T.copy(), kind))
-        if kind != value.dtype:
-            if node.attributes.get("mode", "nearest") != "nearest" and np.dtype(value.dtype).kind in "iu":
-                scaled = build.unary("round", scaled)
-            scaled = build.cast(scaled, value.dtype)
-        back = [moved.index(other) for other in range(value.rank)]
-        value = build.transpose(build.reshape(scaled, [*turned.shape[:-1], shape[axis]]), back)
-    return value
