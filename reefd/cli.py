@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""reefctl: the frame. Each verb lives in a module of its own, imported when it is used, so that `status` stays quick.
+
+A verb returns its exit code: 0 good, 1 a problem that it printed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from reefd import __version__
+
+# Verb -> (where its function is, what it does).
+VERBS = {
+    "check": ("reefd.cli_check:check", "Check manifests and the resources they name."),
+    "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
+    "compile": ("reefd.compiler.cli:compile_model", "Compile an ONNX network into a resource folder."),
+    "run": ("reefd.compiler.cli:run", "Run a resource once on a device, without a daemon."),
+    "inspect": ("reefd.compiler.cli:inspect", "Show what a resource holds."),
+    "zoo": ("reefd.compiler.cli:zoo", "Compile and compare many networks."),
+    "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside."),
+}
+
+app = App(name="reefctl", version=__version__, help="Checks, compiles, measures and watches what reefd runs.")
+for verb, (place, purpose) in VERBS.items():
+    app.command(place, name=verb, help=purpose)
+
+
+def main() -> None:
+    """The entry point: runs one verb and exits with its code."""
+    try:
+        code = app()
+    except BrokenPipeError:  # `reefctl status | head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code)
