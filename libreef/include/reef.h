@@ -42,6 +42,10 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* a structure and a function of one name, as stat has it */
+#endif
 
 #define REEF_API __attribute__((visibility("default")))
 
@@ -204,6 +208,9 @@ REEF_API int reef_stats(const reef_session *session, struct reef_stats *stats);
 REEF_API const char *reef_strerror(int error); /* of a negative errno; never NULL */
 REEF_API const char *reef_version(void);
 
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -26,7 +26,10 @@
 #define DEFAULT_SOCKET "/run/reefd/reef.sock"
 #define FIRST_BACKOFF_NS 1000000u
 #define LAST_BACKOFF_NS 64000000u
-#define ANSWER_NS 10000000000u /* a daemon that is there has this long to answer, whatever the caller's timeout */
+/* A daemon that is there has this long to answer, whatever the caller's timeout: saying who it is takes no time, making
+ * a session's regions does. */
+#define PROBE_ANSWER_NS 1000000000u
+#define OPEN_ANSWER_NS 10000000000u
 
 /* $REEF_SOCKET is ignored in set-user-id programs: it would name whom they trust. */
 int socket_path(const char *given, char path[108], char *reason) {
@@ -176,7 +179,8 @@ int handshake(const char *path, const struct reef_hello *hello, uint64_t deadlin
         int fd = ask(path, hello, -1);
         int rc = fd;
         if (fd >= 0) {
-            uint64_t answer_by = deadline > asked + ANSWER_NS ? deadline : asked + ANSWER_NS;
+            uint64_t patience = hello->request == REEF_REQUEST_PROBE ? PROBE_ANSWER_NS : OPEN_ANSWER_NS;
+            uint64_t answer_by = deadline > asked + patience ? deadline : asked + patience;
             bool answered = poll_until(fd, answer_by);
             rc = answered ? hear(fd, path, welcome, fds, reason) : -ETIMEDOUT;
             if (rc == 0)
@@ -244,6 +248,8 @@ void link_lost(struct reef_session *s) {
     /* The kernel wakes one waiter of a dead owner's futex. Whoever sees it wakes the others. */
     if (load_acquire(&s->d->liveness) & FUTEX_OWNER_DIED)
         syscall(SYS_futex, &s->d->liveness, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    /* Not left to close(): a forked child may keep the socket, and epoll with it, alive. */
+    epoll_ctl(s->poll_fd, EPOLL_CTL_DEL, s->socket, NULL);
     close_fds(&s->socket, 1);
     s->link = LINK_DOWN;
     s->backoff_ns = FIRST_BACKOFF_NS;

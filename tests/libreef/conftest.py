@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds libreef the way a C user gets it, and the peer that plays the daemon, once for all tests here."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+WARNINGS = ["-O2", "-g", "-Wall", "-Wextra", "-Werror"]
+
+
+def sh(*command: str | Path, **environment: str) -> str:
+    """Runs a command that must succeed and returns what it printed."""
+    done = subprocess.run(command, text=True, capture_output=True, env={**os.environ, **environment})
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Installed:
+    """libreef installed under a prefix, as its users have it."""
+
+    prefix: Path
+    flags: list[str]
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """cmake, build and `cmake --install --component c`; flags from pkg-config."""
+    build = tmp_path_factory.mktemp("cmake")
+    prefix = tmp_path_factory.mktemp("prefix")
+    sh("cmake", "-S", ROOT, "-B", build, "-DREEF_WERROR=ON")
+    sh("cmake", "--build", build, "--target", "reef", "-j2")
+    sh("cmake", "--install", build, "--component", "c", "--prefix", prefix)
+    pkgconfig = next(prefix.rglob("pkgconfig"))
+    flags = sh("pkg-config", "--cflags", "--libs", "reef", PKG_CONFIG_PATH=str(pkgconfig)).split()
+    return Installed(prefix, flags, {"LD_LIBRARY_PATH": str(pkgconfig.parent)})
+
+
+@pytest.fixture(scope="session")
+def peer_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("peer") / "peer"
+    sh("gcc", "-std=c11", *WARNINGS, f"-I{ROOT}/libreef/include", HERE / "peer.c", "-o", program)
+    return program
+
+
+class Peer:
+    """The stand-in daemon: started, killed and started again on the same directory."""
+
+    def __init__(self, program: Path, directory: Path) -> None:
+        self.program = program
+        self.directory = directory
+        self.socket = directory / "s"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        self.kill()
+        self.socket.unlink(missing_ok=True)
+        command = [self.program, f"--dir={self.directory}", f"--socket={self.socket}", *options]
+        self.process = subprocess.Popen(command)
+        end = time.monotonic() + 20
+        while not self.socket.exists():
+            assert time.monotonic() < end and self.process.poll() is None, "the peer did not come up"
+            time.sleep(0.001)
+
+    def signal(self, number: int) -> None:
+        assert self.process
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def peer(peer_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    one = Peer(peer_program, tmp_path_factory.mktemp("p"))
+    yield one
+    one.kill()
+
+
+@pytest.fixture
+def short_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A socket's path has at most 107 bytes."""
+    directory = tmp_path_factory.mktemp("d")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def compile_c(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Compiles one program against the installed library, once for each set of flags."""
+    made: dict[tuple[str, ...], Path] = {}
+    directory = tmp_path_factory.mktemp("programs")
+
+    def compile_one(source: Path, compiler: str = "gcc", standard: str = "gnu11", *more: str) -> Path:
+        key = (str(source), compiler, standard, *more)
+        if key not in made:
+            program = directory / f"{len(made)}-{source.stem}"
+            sh(compiler, f"-std={standard}", *WARNINGS, source, "-o", program, *more, *installed.flags)
+            made[key] = program
+        return made[key]
+
+    return compile_one
