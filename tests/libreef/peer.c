@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #define MAX_SESSIONS 16
+#define FIRST_ID 100
 #define STRIDE (256ull << 20) // address space for each session's D: the same distance from its robust-list node
 
 #define load(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
@@ -271,7 +272,6 @@ static int region_file(uint64_t id, const char *suffix, int flags) {
 }
 
 static struct session *create(const char *task) {
-    static uint64_t next_id = 100;
     struct session *s = sessions;
     while (s < sessions + MAX_SESSIONS && s->open)
         s++;
@@ -279,10 +279,11 @@ static struct session *create(const char *task) {
         return NULL;
     memset(s, 0, sizeof *s);
     struct reef_header h;
-    layout(&h, next_id++, task);
-    s->id = h.session_id;
-    s->c_fd = region_file(s->id, "c", O_RDWR | O_CREAT | O_TRUNC);
-    s->d_fd = region_file(s->id, "d", O_RDWR | O_CREAT | O_TRUNC);
+    s->id = FIRST_ID;
+    while ((s->c_fd = region_file(s->id, "c", O_RDWR | O_CREAT | O_EXCL)) < 0 && errno == EEXIST)
+        s->id++;
+    s->d_fd = region_file(s->id, "d", O_RDWR | O_CREAT | O_TRUNC); // a peer killed halfway through drop() may have left it
+    layout(&h, s->id, task);
     if (s->c_fd < 0 || s->d_fd < 0 || ftruncate(s->c_fd, (off_t)h.c_size) || ftruncate(s->d_fd, (off_t)h.d_size))
         fail("regions");
     map(s, h.c_size, h.d_size);
@@ -489,7 +490,7 @@ static void finish_due(struct session *s) {
 // A predecessor's sessions: post what it had finished, run again what it had accepted.
 static void adopt(void) {
     struct session *s = sessions;
-    for (uint64_t id = 100; id < 200 && s < sessions + MAX_SESSIONS; id++) {
+    for (uint64_t id = FIRST_ID; id < FIRST_ID + 100 && s < sessions + MAX_SESSIONS; id++) {
         struct stat c_stat, d_stat;
         s->c_fd = region_file(id, "c", O_RDWR);
         s->d_fd = region_file(id, "d", O_RDWR);
