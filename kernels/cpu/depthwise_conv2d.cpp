@@ -21,7 +21,8 @@ constexpr int64_t kSpreadFloats = int64_t{1} << 20;  // scratch of a block that 
 
 struct Depthwise;
 
-// Where a tile is. Pointers are at the tile's first channel; row r of the filter reads x + r * row, column j + j * pixel.
+// Where a tile is: some pixels of a row times some channels. Pointers are at its first channel; row r of the filter reads
+// x + r * row, column j of the input x + j * pixel.
 struct TileArgs {
     const float* x;      // of the first column's pixel in the first filter row that is inside the map
     int64_t pixel, row;  // floats
@@ -33,12 +34,12 @@ struct TileArgs {
     const float* bias;
     const float* residual;
     int64_t residual_stride;
-    int residual_lanes;
+    int64_t residual_channels;  // that exist, from the first on
     const float* slope;
     float* y;
     int64_t y_stride;
     int count;  // pixels of the tile that exist
-    int lanes;  // channels that exist
+    int64_t channels;
 };
 
 using TileFunction = void (*)(const Depthwise&, const TileArgs&);
@@ -67,47 +68,55 @@ REEF_INLINE void write(float* to, Vec value, int lanes) {
         store_first(to, value, lanes);
 }
 
-// Any activation, any order: on a copy of the tile.
-template <int kWidth> __attribute__((noinline)) void finish_other(const Depthwise& d, const TileArgs& t, float* sums) {
+REEF_INLINE int residual_lanes(const TileArgs& t, int64_t channel, int lanes) {
+    const int64_t left = t.residual_channels - channel;
+    return left < 0 ? 0 : static_cast<int>(smaller(left, lanes));
+}
+
+// Any activation, any order: on a copy of the tile's vector of channels.
+template <int kWidth>
+__attribute__((noinline)) void finish_other(const Depthwise& d, const TileArgs& t, int64_t channel, int lanes,
+                                            float* sums) {
     const bool first = d.shape.activation_first;
+    const int more = residual_lanes(t, channel, lanes);
     for (int turn = 0; turn < 2; ++turn) {
         if ((turn == 0) == first) {
             if (d.shape.activation.kind == Activation::prelu) {
                 for (int i = 0; i < kWidth; ++i)
-                    for (int l = 0; l < t.lanes; ++l) {
+                    for (int l = 0; l < lanes; ++l) {
                         float& sum = sums[i * kLanes + l];
-                        sum = sum < 0 ? sum * t.slope[l] : sum;
+                        sum = sum < 0 ? sum * t.slope[channel + l] : sum;
                     }
             } else {
                 activate_all(d.shape.activation, sums, sums, kWidth * kLanes);
             }
-        } else if (t.residual != nullptr) {
+        } else {
             for (int i = 0; i < t.count; ++i)
-                for (int l = 0; l < t.residual_lanes; ++l)
-                    sums[i * kLanes + l] += t.residual[i * t.residual_stride + l];
+                for (int l = 0; l < more; ++l)
+                    sums[i * kLanes + l] += t.residual[i * t.residual_stride + channel + l];
         }
     }
     for (int i = 0; i < t.count; ++i)
-        write(t.y + i * t.y_stride, load(sums + i * kLanes), t.lanes);
+        write(t.y + i * t.y_stride + channel, load(sums + i * kLanes), lanes);
 }
 
 template <int kWidth, bool kBorder>
-REEF_INLINE void finish_tile(const Depthwise& d, const TileArgs& t, Vec (&sum)[kWidth]) {
+REEF_INLINE void finish_tile(const Depthwise& d, const TileArgs& t, int64_t channel, int lanes, Vec (&sum)[kWidth]) {
     if (d.finish == Finish::other) {
         alignas(64) float sums[kWidth * kLanes];
 #pragma GCC unroll 8
         for (int i = 0; i < kWidth; ++i)
             store(sums + i * kLanes, sum[i]);
-        finish_other<kWidth>(d, t, sums);
+        finish_other<kWidth>(d, t, channel, lanes, sums);
         return;
     }
     const int count = kBorder ? t.count : kWidth;
-    const int lanes = kBorder ? t.lanes : kLanes;
-    if (t.residual != nullptr) {
+    if (channel < t.residual_channels) {
+        const int more = residual_lanes(t, channel, lanes);
 #pragma GCC unroll 8
         for (int i = 0; i < kWidth; ++i)
             if (i < count)
-                sum[i] += load_first(t.residual + i * t.residual_stride, t.residual_lanes);
+                sum[i] += load_first(t.residual + i * t.residual_stride + channel, more);
     }
     if (d.finish == Finish::clamp) {
         const Vec low = splat(d.low);
@@ -116,66 +125,83 @@ REEF_INLINE void finish_tile(const Depthwise& d, const TileArgs& t, Vec (&sum)[k
         for (int i = 0; i < kWidth; ++i)
             sum[i] = min(high, max(low, sum[i]));
     } else {
-        const Vec slope = read(t.slope, lanes);
+        const Vec slope = read(t.slope + channel, lanes);
 #pragma GCC unroll 8
         for (int i = 0; i < kWidth; ++i)
             sum[i] = sum[i] < Vec{} ? sum[i] * slope : sum[i];
     }
+    float* y = t.y + channel;
 #pragma GCC unroll 8
     for (int i = 0; i < kWidth; ++i)
         if (i < count)
-            write(t.y + i * t.y_stride, sum[i], lanes);
+            write(y + i * t.y_stride, sum[i], lanes);
 }
 
-// kColumns filter columns side by side, kStride pixels between outputs.
-template <int kColumns, int kStride, int kWidth, bool kBorder> void tile(const Depthwise& d, const TileArgs& t) {
-    constexpr int kInputs = (kWidth - 1) * kStride + kColumns;
-    const int lanes = kBorder ? t.lanes : kLanes;
-    Vec sum[kWidth];
-    const Vec bias = read(t.bias, lanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < kWidth; ++i)
-        sum[i] = bias;
-    const float* row = t.x;
-    const float* weights = t.weights;
-    for (int r = 0; r < t.filter_rows; ++r, row += t.row) {
-        Vec input[kInputs];
-#pragma GCC unroll 32
-        for (int j = 0; j < kInputs; ++j) {
-            const bool inside = !kBorder || static_cast<uint64_t>(t.column + j) < static_cast<uint64_t>(t.width);
-            input[j] = inside ? read(row + j * t.pixel, lanes) : Vec{};
-        }
-#pragma GCC unroll 8
-        for (int c = 0; c < kColumns; ++c, weights += t.filters) {
-            const Vec weight = read(weights, lanes);
-#pragma GCC unroll 8
-            for (int i = 0; i < kWidth; ++i)
-                sum[i] = fma(input[i * kStride + c], weight, sum[i]);
+// Calls f(channel, lanes) for each vector of the tile's channels. Where there is room the last one begins early rather
+// than be a short one: it computes a few channels again, to the same bits.
+template <bool kBorder, class F> REEF_INLINE void each_vector(const TileArgs& t, const F& f) {
+    for (int64_t c = 0; c < t.channels; c += kLanes) {
+        if constexpr (kBorder) {
+            const int64_t early = t.channels < kLanes ? 0 : smaller(c, t.channels - kLanes);
+            f(early, static_cast<int>(smaller(t.channels - early, kLanes)));
+        } else {
+            f(smaller(c, t.channels - kLanes), kLanes);
         }
     }
-    finish_tile<kWidth, kBorder>(d, t, sum);
+}
+
+// kColumns filter columns side by side, kStride pixels between outputs. Not kBorder: every pixel and a whole vector of
+// channels exist, and every input lies inside the map.
+template <int kColumns, int kStride, int kWidth, bool kBorder> void tile(const Depthwise& d, const TileArgs& t) {
+    constexpr int kInputs = (kWidth - 1) * kStride + kColumns;
+    each_vector<kBorder>(t, [&](int64_t channel, int lanes) __attribute__((always_inline)) {
+        Vec sum[kWidth];
+        const Vec bias = read(t.bias + channel, lanes);
+#pragma GCC unroll 8
+        for (int i = 0; i < kWidth; ++i)
+            sum[i] = bias;
+        const float* row = t.x + channel;
+        const float* weights = t.weights + channel;
+        for (int r = 0; r < t.filter_rows; ++r, row += t.row) {
+            Vec input[kInputs];
+#pragma GCC unroll 32
+            for (int j = 0; j < kInputs; ++j) {
+                const bool inside = !kBorder || static_cast<uint64_t>(t.column + j) < static_cast<uint64_t>(t.width);
+                input[j] = inside ? read(row + j * t.pixel, lanes) : Vec{};
+                keep(input[j]);
+            }
+#pragma GCC unroll 8
+            for (int c = 0; c < kColumns; ++c, weights += t.filters) {
+                const Vec weight = read(weights, lanes);
+#pragma GCC unroll 8
+                for (int i = 0; i < kWidth; ++i)
+                    sum[i] = fma(input[i * kStride + c], weight, sum[i]);
+            }
+        }
+        finish_tile<kWidth, kBorder>(d, t, channel, lanes, sum);
+    });
 }
 
 // Any filter width, stride and dilation.
 template <bool kBorder> void tile_any(const Depthwise& d, const TileArgs& t) {
     const ConvShape& s = d.shape;
-    const int lanes = kBorder ? t.lanes : kLanes;
-    Vec sum[kNarrowest];
-    for (int i = 0; i < kNarrowest; ++i)
-        sum[i] = read(t.bias, lanes);
-    const float* row = t.x;
-    const float* weights = t.weights;
-    for (int r = 0; r < t.filter_rows; ++r, row += t.row)
-        for (int64_t c = 0; c < s.kernel_w; ++c, weights += t.filters) {
-            const Vec weight = read(weights, lanes);
-            for (int i = 0; i < kNarrowest; ++i) {
-                const int64_t j = i * s.stride_w + c * s.dilation_w;
-                const bool inside = !kBorder || static_cast<uint64_t>(t.column + j) < static_cast<uint64_t>(t.width);
-                if (inside)
-                    sum[i] = fma(read(row + j * t.pixel, lanes), weight, sum[i]);
+    each_vector<kBorder>(t, [&](int64_t channel, int lanes) __attribute__((always_inline)) {
+        Vec sum[kNarrowest];
+        for (int i = 0; i < kNarrowest; ++i)
+            sum[i] = read(t.bias + channel, lanes);
+        const float* row = t.x + channel;
+        const float* weights = t.weights + channel;
+        for (int r = 0; r < t.filter_rows; ++r, row += t.row)
+            for (int64_t c = 0; c < s.kernel_w; ++c, weights += t.filters) {
+                const Vec weight = read(weights, lanes);
+                for (int i = 0; i < kNarrowest; ++i) {
+                    const int64_t j = i * s.stride_w + c * s.dilation_w;
+                    if (!kBorder || static_cast<uint64_t>(t.column + j) < static_cast<uint64_t>(t.width))
+                        sum[i] = fma(read(row + j * t.pixel, lanes), weight, sum[i]);
+                }
             }
-        }
-    finish_tile<kNarrowest, kBorder>(d, t, sum);
+        finish_tile<kNarrowest, kBorder>(d, t, channel, lanes, sum);
+    });
 }
 
 struct TileForm {
@@ -251,7 +277,7 @@ template <class Check> bool run_block(const Kernel& kernel, const BlockArgs& arg
     float* y = static_cast<float*>(args.args[s.output_argument]);
     const float* residual =
         s.residual_channels != 0 ? static_cast<const float*>(args.args[s.residual_argument]) : nullptr;
-    alignas(64) float planar[kWidest * kLanes];  // a tile on its way to NCHW
+    alignas(64) float planar[kWidest * kChunk];  // a tile on its way to NCHW
 
     TileArgs t;
     t.width = s.width;
@@ -271,47 +297,38 @@ template <class Check> bool run_block(const Kernel& kernel, const BlockArgs& arg
     t.row = s.dilation_h * s.width * t.pixel;
     const int64_t last_channel = part.channel + part.channels;
     const int64_t reach = (d.tile_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w;
-    for (int64_t chunk = part.channel; chunk < last_channel; chunk += kChunk) {
-        const int64_t chunk_end = smaller(chunk + kChunk, last_channel);
+    t.residual_stride = s.residual_channels;
+    for (int64_t channel = part.channel; channel < last_channel; channel += kChunk) {
+        t.channels = smaller(kChunk, last_channel - channel);
+        t.bias = d.bias + channel;
+        t.slope = d.slope + channel;
+        t.residual_channels = s.residual_channels - channel;
         for (int64_t oy = part.row; oy < part.row + part.rows; ++oy) {
             const int64_t top = oy * s.stride_h - s.pad_top;
             const int64_t from = top < 0 ? up(-top, s.dilation_h) : 0;
             const int64_t until = top >= s.height ? 0 : smaller(s.kernel_h, up(s.height - top, s.dilation_h));
             t.filter_rows = until > from ? static_cast<int>(until - from) : 0;
+            t.weights = d.weights + from * s.kernel_w * t.filters + channel;
             for (int64_t ox = 0; ox < s.out_width; ox += d.tile_width) {
                 if (check.stale())
                     return false;
                 t.count = static_cast<int>(smaller(d.tile_width, s.out_width - ox));
                 t.column = ox * s.stride_w - s.pad_left;
-                const bool whole = t.count == d.tile_width && t.column >= 0 && t.column + reach < s.width;
+                t.x = base + (top + from * s.dilation_h) * s.width * t.pixel + t.column * t.pixel + channel;
                 const int64_t pixel = (part.image * s.out_height + oy) * s.out_width + ox;
-                const float* at = base + (top + from * s.dilation_h) * s.width * t.pixel + t.column * t.pixel;
-                for (int64_t c = chunk; c < chunk_end; c += kLanes) {
-                    // The last vector of the block's channels begins early rather than be a short one.
-                    int64_t channel = smaller(c, chunk_end - kLanes);
-                    channel = channel < part.channel ? c : channel;
-                    t.lanes = static_cast<int>(smaller(kLanes, chunk_end - channel));
-                    t.x = at + channel;
-                    t.weights = d.weights + from * s.kernel_w * t.filters + channel;
-                    t.bias = d.bias + channel;
-                    t.slope = d.slope + channel;
-                    t.residual = nullptr;
-                    if (channel < s.residual_channels) {
-                        t.residual = residual + pixel * s.residual_channels + channel;
-                        t.residual_stride = s.residual_channels;
-                        t.residual_lanes = static_cast<int>(smaller(t.lanes, s.residual_channels - channel));
-                    }
-                    t.y = s.output_nchw ? planar : y + pixel * s.out_channels + channel;
-                    t.y_stride = s.output_nchw ? kLanes : s.out_channels;
-                    (whole && t.lanes == kLanes ? d.inside : d.border)(d, t);
-                    if (!s.output_nchw)
-                        continue;
-                    for (int l = 0; l < t.lanes; ++l) {
-                        float* to =
-                            y + ((part.image * s.out_channels + channel + l) * s.out_height + oy) * s.out_width + ox;
-                        for (int i = 0; i < t.count; ++i)
-                            to[i] = planar[i * kLanes + l];
-                    }
+                t.residual = residual + pixel * s.residual_channels + channel;
+                t.y = s.output_nchw ? planar : y + pixel * s.out_channels + channel;
+                t.y_stride = s.output_nchw ? kChunk : s.out_channels;
+                const bool whole =
+                    t.count == d.tile_width && t.channels >= kLanes && t.column >= 0 && t.column + reach < s.width;
+                (whole ? d.inside : d.border)(d, t);
+                if (!s.output_nchw)
+                    continue;
+                for (int64_t c = 0; c < t.channels; ++c) {
+                    float* to =
+                        y + ((part.image * s.out_channels + channel + c) * s.out_height + oy) * s.out_width + ox;
+                    for (int i = 0; i < t.count; ++i)
+                        to[i] = planar[i * kChunk + c];
                 }
             }
         }

@@ -33,13 +33,33 @@ using UVec = uint32_t __attribute__((vector_size(4 * kLanes)));
 using VecInMemory = float __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 using IVecInMemory = int32_t __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
-REEF_INLINE Vec splat(float value) { return Vec{} + value; }
+// Not `Vec{} + value`: the compiler may not leave the addition out, for -0.
+REEF_INLINE Vec splat(float value) {
+#if REEF_ISA_avx512
+    return Vec(_mm512_set1_ps(value));
+#elif REEF_ISA_avx2
+    return Vec(_mm256_set1_ps(value));
+#else
+    return Vec{value, value, value, value};
+#endif
+}
 
 REEF_INLINE IVec splat_int(int32_t value) { return IVec{} + value; }
 
 REEF_INLINE Vec load(const float* from) { return *reinterpret_cast<const VecInMemory*>(from); }
 
 REEF_INLINE void store(float* to, Vec value) { *reinterpret_cast<VecInMemory*>(to) = value; }
+
+// The value stays in a register from here on: a compiler may otherwise load it again at each use.
+REEF_INLINE void keep(Vec& value) {
+#if REEF_ISA_avx512
+    asm("" : "+v"(value));
+#elif REEF_ISA_avx2
+    asm("" : "+x"(value));
+#else
+    static_cast<void>(value);
+#endif
+}
 
 REEF_INLINE IVec load_int(const int32_t* from) { return *reinterpret_cast<const IVecInMemory*>(from); }
 

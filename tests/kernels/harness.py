@@ -33,12 +33,13 @@ class _Tensor(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The harness, linked with the kernels' objects of the newest build tree."""
-    trees = sorted(ROOT.glob("build/*/kernels/CMakeFiles"), key=lambda tree: tree.stat().st_mtime)
-    if not trees:
+    every = sorted(ROOT.glob("build/*/kernels/CMakeFiles/kernels_*.dir/**/*.o"), key=lambda path: path.stat().st_mtime)
+    if not every:
         pytest.skip("no object files under build/: `make setup` makes them")
-    objects = sorted(trees[-1].glob("kernels_*.dir/**/*.o"))
+    tree = ROOT / "build" / every[-1].relative_to(ROOT / "build").parts[0]
+    objects = sorted(path for path in every if path.is_relative_to(tree))
     source = Path(__file__).with_name("harness.cpp")
-    target = trees[-1].parents[1] / "tests" / "harness.so"
+    target = tree / "tests" / "harness.so"
     target.parent.mkdir(exist_ok=True)
     newest = max(path.stat().st_mtime for path in [source, *objects])
     if not target.exists() or target.stat().st_mtime < newest:
@@ -53,6 +54,15 @@ def library() -> ctypes.CDLL:
     loaded.harness_create.restype = ctypes.c_bool
     loaded.harness_run.restype = ctypes.c_bool
     return loaded
+
+
+def aligned(array: Array) -> Array:
+    """A copy that begins a cache line, as in a model's arena."""
+    memory = np.empty(array.size * 4 + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.size * 4].view(np.float32).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 class RefusedError(Exception):
@@ -72,7 +82,7 @@ class Instance:
         isa: str = "",
     ) -> None:
         self._library = library()
-        self._tensors = [np.ascontiguousarray(tensor, np.float32) for tensor in tensors]
+        self._tensors = [aligned(tensor) for tensor in tensors]
         self._handle = ctypes.c_void_p(self._library.harness_new())
         for name, value in attributes.items():
             if isinstance(value, str):
