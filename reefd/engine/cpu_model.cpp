@@ -7,6 +7,8 @@
 namespace reef {
 namespace {
 
+constexpr uint64_t kMaxModelBlocks = 1u << 30;  // their bits are numbered with 32 bits
+
 const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec& spec, const KernelSpec& kernel) {
     for (cpu::OperatorTable entry = operators; *entry; entry++)
         if (kernel.op == (*entry)->name)
@@ -19,6 +21,7 @@ const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec
 
 CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : DeviceModel(spec) {
     spec.check();
+    uint64_t all_blocks = 0;
     std::set<uint32_t> kept;
     for (const KernelSpec& kernel : spec.kernels()) {
         CpuKernel instance{};
@@ -36,6 +39,9 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
             }
         }
         scratch_bytes = std::max(scratch_bytes, instance.kernel.scratch_bytes);
+        all_blocks += instance.kernel.blocks;
+        if (all_blocks > kMaxModelBlocks)
+            throw ModelError(spec.name() + ": more than " + std::to_string(kMaxModelBlocks) + " blocks");
         facts_.blocks.push_back(instance.kernel.blocks);
         instances.push_back(instance);
     }

@@ -44,6 +44,15 @@ struct DeviceInfo {
     uint32_t queue_depth;  // windows that may be launched and not retired on one queue
     bool can_reset;        // blocks check the epoch while they run
     bool may_spin;         // polling its words from the engine thread takes no work from it
+    bool real_time;        // real-time blocks run above every ordinary thread of the machine
+};
+
+// What one compute unit has done since the device started. Free-running.
+struct WorkerStatistics {
+    uint64_t real_time_ns;
+    uint64_t best_effort_ns;
+    uint64_t blocks;     // finished
+    uint64_t abandoned;  // begun and not finished
 };
 
 // The place of a request's tensors: base addresses as the device sees them.
@@ -88,6 +97,10 @@ public:
     // Asks for event_fd to become readable at the next retirement. False: something retired meanwhile, look again.
     virtual bool arm() = 0;
     virtual uint64_t now_ns() const = 0;
+    // When the last stale window of this queue was found empty: minus the time of write_epoch, the preemption latency.
+    virtual uint64_t vacated_ns(QueueId queue) const = 0;
+    // Of compute unit 0 and on, at most `room`; returns how many. Any thread.
+    virtual uint32_t statistics(WorkerStatistics* units, uint32_t room) const = 0;
 };
 
 struct DeviceOptions {

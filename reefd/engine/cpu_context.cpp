@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu_context.hpp"
+
+#include <new>
+
+namespace reef {
+namespace {
+
+// Each kernel's bits begin with a word of their own; element `kernels` is the number of words.
+std::vector<uint32_t> first_words(const CpuModel& model) {
+    std::vector<uint32_t> first{0};
+    for (const CpuKernel& instance : model.instances)
+        first.push_back(first.back() + (instance.kernel.blocks + 63) / 64);
+    return first;
+}
+
+}  // namespace
+
+CpuContext::CpuContext(std::shared_ptr<const CpuModel> model)
+    : model_(std::move(model)), first_word_(first_words(*model_)), arena_(model_->facts().arena_bytes),
+      record_(first_word_.back() * sizeof(uint64_t) + model_->arguments.size() * sizeof(void*) +
+              model_->instances.size() * sizeof(uint32_t)) {
+    const size_t words = first_word_.back(), arguments = model_->arguments.size(), kernels = model_->instances.size();
+    arena_.fill(model_->facts().arena_bytes);
+    record_.fill(words * sizeof(uint64_t) + arguments * sizeof(void*) + kernels * sizeof(uint32_t));
+    std::byte* at = record_.data();
+    bits_ = {new (at) std::atomic<uint64_t>[words] {}, words};
+    at += words * sizeof(uint64_t);
+    arguments_ = new (at) void* [arguments] {};
+    at += arguments * sizeof(void*);
+    counts_ = {new (at) std::atomic<uint32_t>[kernels] {}, kernels};
+    for (uint32_t i = 0; i < arguments; i++) {
+        const CpuArgument& argument = model_->arguments[i];
+        if (argument.kind == StorageKind::weight)
+            arguments_[i] = const_cast<std::byte*>(argument.constant);
+        else if (argument.kind == StorageKind::arena)
+            arguments_[i] = arena_.data() + argument.offset;
+        else
+            patches_.push_back({i, argument.kind, argument.offset});
+    }
+}
+
+void CpuContext::bind(const Binding& binding) {
+    if (binding.inputs == binding_.inputs && binding.outputs == binding_.outputs)
+        return;
+    binding_ = binding;
+    for (const Patch& patch : patches_)
+        arguments_[patch.argument] =
+            (patch.kind == StorageKind::input ? binding.inputs : binding.outputs) + patch.offset;
+}
+
+void CpuContext::clear() {
+    for (std::atomic<uint64_t>& word : bits_)
+        word.store(0, std::memory_order_relaxed);
+    for (std::atomic<uint32_t>& count : counts_)
+        count.store(0, std::memory_order_relaxed);
+    kernels_done_.store(0, std::memory_order_relaxed);
+    tried_kernel_ = UINT32_MAX;
+}
+
+bool CpuContext::shield(uint32_t kernel, uint32_t limit) {
+    uint32_t count = counts_[kernel].load(std::memory_order_relaxed);
+    uint32_t abandoned = abandoned_.load(std::memory_order_relaxed);
+    if (tried_kernel_ != kernel) {
+        fruitless_ = 0;
+    } else if (fruitless_ < limit) {
+        if (count != tried_count_)
+            fruitless_ = 0;
+        else if (abandoned != tried_abandoned_)
+            fruitless_++;
+    }
+    tried_kernel_ = kernel;
+    tried_count_ = count;
+    tried_abandoned_ = abandoned;
+    return fruitless_ >= limit;
+}
+
+}  // namespace reef

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// An execution context of the CPU device: the activation arena, the progress record and the arguments of every kernel
+// instance of one running request.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "cpu_memory.hpp"
+#include "cpu_model.hpp"
+#include "device.hpp"
+
+namespace reef {
+
+class CpuContext final : public Context {
+public:
+    explicit CpuContext(std::shared_ptr<const CpuModel> model);
+
+    const CpuModel& model() const { return *model_; }
+
+    // ---- engine thread
+    void bind(const Binding& binding);
+    void clear();
+    // Called for each launch that begins at `kernel`. True: its blocks were abandoned `limit` times and got no further,
+    // so from now on a block of it that has begun runs to its end.
+    bool shield(uint32_t kernel, uint32_t limit);
+    // Anyone; acquire, so that a reader may rely on what those kernels wrote.
+    uint32_t kernels_done() const { return kernels_done_.load(std::memory_order_acquire); }
+
+    // ---- workers inside a window of this context
+    void* const* arguments(const CpuKernel& instance) const { return arguments_ + instance.first_argument; }
+    bool is_done(uint32_t kernel, uint32_t block) const {
+        return word(kernel, block).load(std::memory_order_relaxed) >> (block % 64) & 1;
+    }
+    // Records a finished block. True for whoever records the last one of its kernel. `bit` false: a plain window, which
+    // is never interrupted, so nobody will ask.
+    bool block_done(uint32_t kernel, uint32_t block, bool bit) {
+        // SYNC RETIRE carries the bits to whoever resumes; within a window nobody else looks at this one.
+        if (bit)
+            word(kernel, block).fetch_or(1ull << (block % 64), std::memory_order_relaxed);
+        // SYNC BLOCKS, both halves.
+        return counts_[kernel].fetch_add(1, std::memory_order_acq_rel) + 1 == model_->instances[kernel].kernel.blocks;
+    }
+    void kernel_done(uint32_t kernel) { kernels_done_.store(kernel + 1, std::memory_order_release); }
+    void block_abandoned() { abandoned_.fetch_add(1, std::memory_order_relaxed); }
+
+private:
+    struct Patch {
+        uint32_t argument;
+        StorageKind kind;
+        uint64_t offset;
+    };
+
+    std::atomic<uint64_t>& word(uint32_t kernel, uint32_t block) const {
+        return bits_[first_word_[kernel] + block / 64];
+    }
+
+    std::shared_ptr<const CpuModel> model_;
+    std::vector<Patch> patches_;        // the arguments that lie in the slot
+    std::vector<uint32_t> first_word_;  // of each kernel's bits
+    LockedMemory arena_;
+    LockedMemory record_;  // bits, counts, arguments
+    std::span<std::atomic<uint64_t>> bits_;
+    std::span<std::atomic<uint32_t>> counts_;  // finished blocks of each kernel
+    void** arguments_ = nullptr;
+    Binding binding_{};
+    std::atomic<uint32_t> kernels_done_ = 0;
+    std::atomic<uint32_t> abandoned_ = 0;
+
+    // Engine thread: how often the instance below was begun again without any block of it done in between.
+    uint32_t tried_kernel_ = UINT32_MAX;
+    uint32_t tried_count_ = 0;
+    uint32_t tried_abandoned_ = 0;
+    uint32_t fruitless_ = 0;
+};
+
+}  // namespace reef

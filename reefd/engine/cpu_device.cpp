@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu_device.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "clock.hpp"
+#include "cpu_context.hpp"
+#include "cpu_model.hpp"
+
+namespace reef {
+namespace {
+
+constexpr int kFifoPriority = 10;  // above ordinary threads, below the engine thread
+
+std::vector<int> allowed_cpus() {
+    // A machine may have more CPUs than a cpu_set_t holds.
+    for (size_t count = 1024; count <= 1u << 16; count *= 2) {
+        std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(count), [](cpu_set_t* s) { CPU_FREE(s); });
+        if (!set || sched_getaffinity(0, CPU_ALLOC_SIZE(count), set.get()) != 0)
+            continue;
+        std::vector<int> cpus;
+        for (size_t cpu = 0; cpu < count; cpu++)
+            if (CPU_ISSET_S(cpu, CPU_ALLOC_SIZE(count), set.get()))
+                cpus.push_back(static_cast<int>(cpu));
+        if (!cpus.empty())
+            return cpus;
+    }
+    return {-1};
+}
+
+CpuContext& own(Context& context) { return static_cast<CpuContext&>(context); }
+const CpuContext& own(const Context& context) { return static_cast<const CpuContext&>(context); }
+
+}  // namespace
+
+CpuDevice::CpuDevice(const CpuOptions& options)
+    : options_(options), queues_(1 + options.best_effort_queues), seen_(queues_.size()) {
+    const std::vector<int> cpus = allowed_cpus();
+    const uint32_t workers = options.workers ? options.workers : static_cast<uint32_t>(cpus.size());
+    shared_.queues = queues_;
+    shared_.spin_ns = workers <= cpus.size() ? options.spin_ns : 0;
+    shared_.fifo_priority = options.realtime ? kFifoPriority : 0;
+    bool real_time = options.realtime;
+    try {
+        for (uint32_t i = 0; i < workers; i++) {
+            workers_.push_back(std::make_unique<CpuWorker>(shared_, i));
+            workers_.back()->start(cpus[i % cpus.size()]);
+            real_time = real_time && workers_.back()->real_time();
+        }
+    } catch (...) {
+        stop();
+        throw;
+    }
+    const char* scheduling = !options.realtime ? "" : real_time ? ", SCHED_FIFO" : ", SCHED_FIFO not permitted";
+    info_ = {.name = "cpu",
+             .detail = options.isa.name + scheduling,
+             .compute_units = workers,
+             .queues = static_cast<uint32_t>(queues_.size()),
+             .queue_depth = kQueueDepth,
+             .can_reset = true,
+             .may_spin = false,
+             .real_time = real_time};
+}
+
+CpuDevice::~CpuDevice() { stop(); }
+
+void CpuDevice::stop() {
+    shared_.stopping.store(true, std::memory_order_seq_cst);
+    shared_.signals.work(UINT32_MAX);
+    workers_.clear();
+}
+
+std::shared_ptr<DeviceModel> CpuDevice::load(const ModelSpec& spec) {
+    auto model = std::make_shared<CpuModel>(spec, options_.isa.operators);
+    std::lock_guard lock(load_);
+    for (auto& worker : workers_)
+        worker->fill_scratch(model->scratch_bytes);
+    return model;
+}
+
+std::unique_ptr<Context> CpuDevice::make_context(std::shared_ptr<DeviceModel> model) {
+    return std::make_unique<CpuContext>(std::static_pointer_cast<const CpuModel>(std::move(model)));
+}
+
+void CpuDevice::launch(QueueId id, const Window& window) {
+    CpuQueue& queue = queues_[id];
+    CpuContext& context = own(*window.context);
+    CpuWindow& slot = queue.window(window.mark);
+    const uint32_t first = std::max(window.first, context.kernels_done());
+    const bool stale = window.preemptible && window.epoch != queue.epoch();
+    const bool runs = first < window.last && !stale;
+    context.bind(window.binding);
+    slot.context = &context;
+    slot.last = window.last;
+    slot.epoch = window.epoch;
+    slot.preemptible = window.preemptible;
+    slot.shielded = kNoKernel;
+    queue.launched(window.mark);
+    if (!runs) {
+        slot.open_closed(window.mark);
+        shared_.retire(queue);
+        return;
+    }
+    // Windows of one context may follow each other: only one that begins at the first unfinished kernel is a new try.
+    if (window.preemptible && first == context.kernels_done() && context.shield(first, options_.shield_after))
+        slot.shielded = first;
+    const uint32_t blocks = context.model().instances[first].kernel.blocks;
+    slot.open(window.mark, Claim::pack(first, blocks));
+    shared_.signals.work(blocks);
+}
+
+void CpuDevice::write_epoch(QueueId id, uint32_t epoch) {
+    queues_[id].write_epoch(epoch);
+    shared_.retire(queues_[id]);
+}
+
+uint32_t CpuDevice::retired(QueueId id) const { return seen_[id] = queues_[id].retired(); }
+
+uint32_t CpuDevice::kernels_done(const Context& context) const { return own(context).kernels_done(); }
+
+void CpuDevice::clear_record(Context& context) { own(context).clear(); }
+
+bool CpuDevice::arm() {
+    shared_.signals.arm();
+    // SYNC ARM: a mark stored before this look shows here; one stored after it finds the device armed.
+    for (size_t queue = 0; queue < queues_.size(); queue++)
+        if (queues_[queue].retired() != seen_[queue])
+            return false;
+    return true;
+}
+
+uint64_t CpuDevice::now_ns() const { return monotonic_ns(); }
+
+uint32_t CpuDevice::statistics(WorkerStatistics* units, uint32_t room) const {
+    const uint32_t count = std::min(room, static_cast<uint32_t>(workers_.size()));
+    for (uint32_t i = 0; i < count; i++)
+        units[i] = workers_[i]->statistics();
+    return count;
+}
+
+}  // namespace reef

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu_worker.hpp"
+
+#include <kernel.hpp>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <cstdio>
+
+#include "clock.hpp"
+#include "cpu_context.hpp"
+
+namespace reef {
+namespace {
+
+void relax() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
+#endif
+}
+
+// Statistics have one writer: no locked instruction.
+void add(std::atomic<uint64_t>& counter, uint64_t amount) {
+    counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+}
+
+// Signals that something sends are for the main thread; those that a fault raises here cannot be blocked.
+void block_signals() {
+    sigset_t signals;
+    sigfillset(&signals);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS})
+        sigdelset(&signals, fault);
+    pthread_sigmask(SIG_SETMASK, &signals, nullptr);
+}
+
+// Subnormal numbers count as zero: some processors take a hundred times longer for them, which breaks every bound.
+void flush_subnormals() {
+#if defined(__x86_64__)
+    _mm_setcsr(_mm_getcsr() | 0x8040);
+#endif
+}
+
+}  // namespace
+
+bool CpuShared::something_to_do() const {
+    const CpuWindow::State real_time = queues[kRealTimeQueue].state();
+    if (real_time != CpuWindow::State::absent)
+        return real_time == CpuWindow::State::claimable;
+    for (const CpuQueue& queue : queues.subspan(1))
+        if (queue.state() == CpuWindow::State::claimable)
+            return true;
+    return false;
+}
+
+void CpuShared::retire(CpuQueue& queue) {
+    if (queue.retire(signals) && something_to_do())
+        signals.work(UINT32_MAX);
+}
+
+CpuWorker::CpuWorker(CpuShared& shared, uint32_t index)
+    : shared_(shared), index_(index), turn_(index), scratch_(cpu::kMaxScratch) {}
+
+CpuWorker::~CpuWorker() {
+    if (thread_.joinable())
+        thread_.join();
+}
+
+void CpuWorker::start(int cpu) {
+    thread_ = std::thread([this, cpu] { main(cpu); });
+    started_.wait(false, std::memory_order_acquire);
+}
+
+WorkerStatistics CpuWorker::statistics() const {
+    return {real_time_ns_.load(std::memory_order_relaxed), best_effort_ns_.load(std::memory_order_relaxed),
+            blocks_.load(std::memory_order_relaxed), abandoned_.load(std::memory_order_relaxed)};
+}
+
+void CpuWorker::main(int cpu) {
+    char name[16];
+    std::snprintf(name, sizeof name, "reef-cu%u", index_);
+    pthread_setname_np(pthread_self(), name);
+    block_signals();
+    flush_subnormals();
+    if (cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(static_cast<size_t>(cpu), &set);
+        sched_setaffinity(0, sizeof set, &set);
+    }
+    RealtimeThread scheduling(monotonic_ns());
+    class_ = &scheduling;
+    if (shared_.fifo_priority > 0)
+        real_time_granted_ = scheduling.probe(shared_.fifo_priority);
+    started_.store(true, std::memory_order_release);
+    started_.notify_one();
+
+    while (!shared_.stopping.load(std::memory_order_relaxed)) {
+        if (work() || wait_for_others())
+            continue;
+        class_->go_to_sleep(monotonic_ns());
+        shared_.signals.sleep(
+            [this] { return shared_.something_to_do() || shared_.stopping.load(std::memory_order_seq_cst); });
+        class_->woke(monotonic_ns());
+    }
+}
+
+// One visit to one window. False: nothing could be claimed.
+bool CpuWorker::work() {
+    if (shared_.real_time_open())
+        return serve(shared_.queues[kRealTimeQueue], true);
+    const uint32_t best_effort = static_cast<uint32_t>(shared_.queues.size()) - 1;
+    for (uint32_t i = 0; i < best_effort; i++) {
+        uint32_t queue = 1 + (turn_ + i) % best_effort;
+        if (!serve(shared_.queues[queue], false))
+            continue;
+        turn_ = queue;  // the next one's turn
+        return true;
+    }
+    return false;
+}
+
+bool CpuWorker::serve(CpuQueue& queue, bool real_time) {
+    const uint32_t mark = queue.head();
+    CpuWindow& window = queue.window(mark);
+    if (window.state(mark) != CpuWindow::State::claimable || !window.enter(mark))
+        return false;
+    if (real_time)
+        class_->enter_real_time(monotonic_ns());
+    else
+        class_->enter_best_effort();
+    bool any = run_blocks(queue, window, real_time);
+    if (window.leave())
+        shared_.retire(queue);
+    return any;
+}
+
+bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
+    bool any = false;
+    for (;;) {
+        if (window.preemptible && queue.epoch() != window.epoch) {
+            window.close();
+            return any;
+        }
+        if (!real_time && shared_.real_time_open())
+            return any;
+        if (!window.peek().left())
+            return any;
+        // A block that was taken must be run, unless the window is stale: nobody else takes it in this window.
+        Claim claim = window.take();
+        if (!claim.left())
+            return any;
+        any = true;
+        if (window.context->is_done(claim.kernel, claim.next))
+            continue;
+        if (!run_block(queue, window, claim, real_time)) {
+            window.close();
+            return any;
+        }
+    }
+}
+
+bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim, bool real_time) {
+    CpuContext& context = *window.context;
+    const CpuKernel& instance = context.model().instances[claim.kernel];
+    const cpu::BlockArgs args{context.arguments(instance), claim.next, scratch_.data()};
+    const uint64_t begin = monotonic_ns();
+    bool finished = true;
+    if (!window.preemptible || claim.kernel == window.shielded)
+        instance.kernel.run(instance.kernel, args);
+    else
+        finished = instance.kernel.run_preemptible(instance.kernel, args, {queue.epoch_word(), window.epoch});
+    const uint64_t end = monotonic_ns();
+    add(real_time ? real_time_ns_ : best_effort_ns_, end - begin);
+    if (real_time)
+        class_->spent(end);
+    if (!finished) {
+        add(abandoned_, 1);
+        context.block_abandoned();
+        return false;
+    }
+    add(blocks_, 1);
+    if (context.block_done(claim.kernel, claim.next, window.preemptible))
+        finish_kernel(window, claim.kernel);
+    return true;
+}
+
+void CpuWorker::finish_kernel(CpuWindow& window, uint32_t kernel) {
+    window.context->kernel_done(kernel);
+    if (kernel + 1 == window.last) {
+        window.close();
+        return;
+    }
+    uint32_t blocks = window.context->model().instances[kernel + 1].kernel.blocks;
+    window.advance(kernel + 1, blocks);
+    shared_.signals.work(blocks - 1);  // this worker takes one
+}
+
+// While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep.
+bool CpuWorker::wait_for_others() const {
+    if (shared_.spin_ns == 0)
+        return false;
+    const uint64_t end = monotonic_ns() + shared_.spin_ns;
+    do {
+        bool others = false;
+        for (const CpuQueue& queue : shared_.queues)
+            others |= queue.state() != CpuWindow::State::absent;
+        if (!others)
+            return false;
+        if (shared_.something_to_do())
+            return true;
+        for (int i = 0; i < 16; i++)
+            relax();
+    } while (monotonic_ns() < end);
+    return false;
+}
+
+}  // namespace reef

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// A worker of the CPU device: one thread, one compute unit. It serves both classes, so that preemption is the device's
+// own: real-time windows first, then the best-effort queues in turn.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <thread>
+
+#include "cpu_memory.hpp"
+#include "cpu_queue.hpp"
+#include "cpu_realtime.hpp"
+#include "cpu_signals.hpp"
+
+namespace reef {
+
+// What the workers of a device share.
+struct CpuShared {
+    std::span<CpuQueue> queues;  // the real-time queue first
+    CpuSignals signals;
+    uint64_t spin_ns;   // how long a worker waits for others in the same window before it sleeps
+    int fifo_priority;  // 0: never SCHED_FIFO
+    std::atomic<bool> stopping = false;
+
+    bool real_time_open() const { return queues[kRealTimeQueue].state() != CpuWindow::State::absent; }
+    // SYNC SLEEP: also the look of a worker that has counted itself as a sleeper. While real-time work is on the device,
+    // a worker without a block waits for its next kernel: a best-effort block begun now would delay it.
+    bool something_to_do() const;
+    // After a gate was closed or left: retires what can be, and wakes workers for what that uncovered.
+    void retire(CpuQueue& queue);
+};
+
+class CpuWorker {
+public:
+    CpuWorker(CpuShared& shared, uint32_t index);
+    ~CpuWorker();  // after shared.stopping and a wake-up: joins
+
+    // Starts the thread on `cpu` (-1: anywhere). Returns when it runs and has tried its scheduling class.
+    void start(int cpu);
+    void fill_scratch(size_t bytes) { scratch_.fill(bytes); }
+    bool real_time() const { return real_time_granted_; }
+    WorkerStatistics statistics() const;
+
+private:
+    void main(int cpu);
+    bool work();
+    bool serve(CpuQueue& queue, bool real_time);
+    bool run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time);
+    bool run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim, bool real_time);
+    bool wait_for_others() const;
+    void finish_kernel(CpuWindow& window, uint32_t kernel);
+
+    CpuShared& shared_;
+    const uint32_t index_;
+    uint32_t turn_;  // best-effort queue to look at first
+    LockedMemory scratch_;
+    std::thread thread_;
+    RealtimeThread* class_ = nullptr;  // lives on the thread's stack
+    bool real_time_granted_ = false;
+    std::atomic<bool> started_ = false;
+
+    // One writer, this worker; read by anyone.
+    alignas(kLine) std::atomic<uint64_t> real_time_ns_ = 0;
+    std::atomic<uint64_t> best_effort_ns_ = 0;
+    std::atomic<uint64_t> blocks_ = 0;
+    std::atomic<uint64_t> abandoned_ = 0;
+};
+
+}  // namespace reef
