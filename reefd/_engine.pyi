@@ -39,8 +39,30 @@ class ModelSpec:
 def instruction_sets() -> list[str]:
     """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses one."""
 
-def run_model(spec: ModelSpec, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, isa: str = "") -> None:
-    """Loads a model on the CPU and runs it once. Buffers are contiguous, in the order of set_inputs and set_outputs."""
+def run_model(
+    spec: ModelSpec, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, workers: int = 0, isa: str = "",
+) -> None:
+    """Loads a model on a CPU device of its own and runs it once, plain. Buffers are contiguous, in the order of set_inputs
+    and set_outputs; `workers` 0: one for each CPU that this process may use."""
+
+class CpuDevice:
+    """A CPU device without an engine: this process launches. For profiling and tests; one thread at a time."""
+
+    def __init__(
+        self, *, workers: int = 0, isa: str = "", realtime: bool = False, spin_ns: int = 20_000, shield_after: int = 8,
+    ) -> None: ...
+    info: dict[str, Any]  # name, detail, compute_units, queues, queue_depth, realtime
+    def load(self, spec: ModelSpec) -> Model: ...
+    def run(
+        self, model: Model, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, preemptible: bool = False,
+        interrupt_at: Sequence[int] = (), interrupts: int = 0, within_ns: int = 100_000, seed: int = 1, rounds: int = 1,
+    ) -> dict[str, Any]:
+        """Runs a model, `rounds` times in a row with the same inputs. Preemptible runs can be interrupted and are resumed:
+        once after each kernel of `interrupt_at` (ascending) has begun, then `interrupts` times more, each at a random time
+        below `within_ns` after the launch. Returns execute_ns (of the last round), launches, preempted (interruptions
+        that came before the end) and vacated_ns (the longest time until the last block had left), over all rounds."""
+    def statistics(self) -> list[dict[str, int]]:
+        """Of each worker since the start: real_time_ns, best_effort_ns, blocks, abandoned."""
 
 class Model:
     """A model loaded on the engine's device. Freed when nothing refers to it any more."""

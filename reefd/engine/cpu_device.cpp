@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "clock.hpp"
 #include "cpu_context.hpp"
@@ -39,6 +40,8 @@ CpuDevice::CpuDevice(const CpuOptions& options)
     : options_(options), queues_(1 + options.best_effort_queues), seen_(queues_.size()) {
     const std::vector<int> cpus = allowed_cpus();
     const uint32_t workers = options.workers ? options.workers : static_cast<uint32_t>(cpus.size());
+    if (workers > kMaxWorkers)
+        throw std::invalid_argument("more than " + std::to_string(kMaxWorkers) + " workers");
     shared_.queues = queues_;
     shared_.spin_ns = workers <= cpus.size() ? options.spin_ns : 0;
     shared_.fifo_priority = options.realtime ? kFifoPriority : 0;

@@ -33,10 +33,11 @@ class CpuSignals;
 
 inline constexpr size_t kLine = 128;  // two cache lines: the adjacent-line prefetcher pairs them
 inline constexpr uint32_t kQueueDepth = 8;
+inline constexpr uint32_t kMaxWorkers = 1024;
 inline constexpr uint32_t kNoKernel = UINT32_MAX;
 
-// A claim word: kernel in bits 48..63, blocks in 24..47, next in 0..23. `next` may exceed `blocks` by one for each worker,
-// which blocks <= kMaxBlocks = 2^23 leaves room for.
+// A claim word: kernel in bits 48..63, blocks in 24..47, next in 0..23. `next` may exceed `blocks` by one for each of
+// kMaxWorkers workers, which blocks <= kMaxBlocks = 2^23 leaves room for.
 struct Claim {
     uint32_t kernel;
     uint32_t blocks;

@@ -40,11 +40,11 @@ struct DeviceInfo {
     std::string name;    // "cpu", "NVIDIA H200"
     std::string detail;  // instruction set, driver version
     uint32_t compute_units;
-    uint32_t queues;       // including the real-time queue
-    uint32_t queue_depth;  // windows that may be launched and not retired on one queue
-    bool can_reset;        // blocks check the epoch while they run
-    bool may_spin;         // polling its words from the engine thread takes no work from it
-    bool real_time;        // real-time blocks run above every ordinary thread of the machine
+    uint32_t queues;         // including the real-time queue
+    uint32_t queue_depth;    // windows that may be launched and not retired on one queue
+    bool can_reset;          // blocks check the epoch while they run
+    bool may_spin;           // polling its words from the engine thread takes no work from it
+    bool real_time = false;  // real-time blocks run above every ordinary thread of the machine
 };
 
 // What one compute unit has done since the device started. Free-running.
@@ -98,9 +98,10 @@ public:
     virtual bool arm() = 0;
     virtual uint64_t now_ns() const = 0;
     // When the last stale window of this queue was found empty: minus the time of write_epoch, the preemption latency.
-    virtual uint64_t vacated_ns(QueueId queue) const = 0;
-    // Of compute unit 0 and on, at most `room`; returns how many. Any thread.
-    virtual uint32_t statistics(WorkerStatistics* units, uint32_t room) const = 0;
+    // 0 where the device cannot tell.
+    virtual uint64_t vacated_ns(QueueId) const { return 0; }
+    // Of compute unit 0 and on, at most `room`; returns how many it tells of. Any thread.
+    virtual uint32_t statistics(WorkerStatistics*, uint32_t) const { return 0; }
 };
 
 struct DeviceOptions {

@@ -14,10 +14,6 @@
 
 namespace reef {
 
-__attribute__((weak)) std::unique_ptr<Device> make_cpu_device(const DeviceOptions&) {
-    throw EngineFailure(-ENODEV, "no CPU device in this build");
-}
-
 namespace {
 
 std::unique_ptr<Device> make_device(const EngineOptions& options) {

@@ -4,5 +4,6 @@
 
 NB_MODULE(_engine, module) {
     reef::bind_model(module);
+    reef::bind_device(module);
     reef::bind_engine(module);
 }

@@ -6,6 +6,7 @@
 namespace reef {
 
 void bind_model(nanobind::module_& module);   // ModelSpec, ModelError: module_model.cpp
+void bind_device(nanobind::module_& module);  // CpuDevice, run_model, instruction_sets: module_device.cpp
 void bind_engine(nanobind::module_& module);  // Engine, Model, TaskSpec, Event, EngineError: module_engine.cpp
 
 }  // namespace reef

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Python's ModelSpec, Model and run_model.
+// Python's ModelSpec.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -8,8 +8,6 @@
 #include <cstring>
 
 #include "buffers.hpp"
-#include "cpu_isa.hpp"
-#include "cpu_model.hpp"
 #include "model.hpp"
 #include "module.hpp"
 
@@ -85,27 +83,6 @@ uint32_t add_kernel(ModelSpec& spec, std::string name, std::string op, std::vect
     return spec.add_kernel(std::move(name), std::move(op), std::move(args), std::move(directions), std::move(values));
 }
 
-void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs, const std::string& isa) {
-    CpuModel model(spec, choose_isa(isa).operators);
-    Areas areas(model.facts(), inputs, outputs);
-    auto arena = std::shared_ptr<void>(
-        std::aligned_alloc(REEF_PAGE, (model.facts().arena_bytes / REEF_PAGE + 1) * REEF_PAGE), std::free);
-    auto scratch = std::shared_ptr<void>(
-        std::aligned_alloc(REEF_PAGE, (model.scratch_bytes / REEF_PAGE + 1) * REEF_PAGE), std::free);
-    std::vector<void*> args;
-    for (const CpuArgument& argument : model.arguments) {
-        std::byte* area = argument.kind == StorageKind::input    ? areas.input_area.get()
-                          : argument.kind == StorageKind::output ? areas.output_area.get()
-                                                                 : static_cast<std::byte*>(arena.get());
-        args.push_back(argument.kind == StorageKind::weight ? const_cast<std::byte*>(argument.constant)
-                                                            : area + argument.offset);
-    }
-    for (const CpuKernel& instance : model.instances)
-        for (uint32_t block = 0; block < instance.kernel.blocks; block++)
-            instance.kernel.run(instance.kernel, {args.data() + instance.first_argument, block, scratch.get()});
-    areas.copy_out();
-}
-
 }  // namespace
 
 void bind_model(nb::module_& module) {
@@ -118,14 +95,6 @@ void bind_model(nb::module_& module) {
              nb::arg("attributes"))
         .def("set_inputs", &ModelSpec::set_inputs, nb::arg("storages"))
         .def("set_outputs", &ModelSpec::set_outputs, nb::arg("storages"));
-    module.def("instruction_sets", [] {
-        std::vector<std::string> names;
-        for (const CpuIsa& isa : available_isas())
-            names.push_back(isa.name);
-        return names;
-    });
-    module.def("run_model", run_model, nb::arg("spec"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
-               nb::arg("isa") = "");
 }
 
 }  // namespace reef

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python's CpuDevice and run_model: a device without an engine.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+
+#include "buffers.hpp"
+#include "cpu_device.hpp"
+#include "module.hpp"
+#include "runner.hpp"
+
+namespace nb = nanobind;
+
+namespace reef {
+namespace {
+
+// A device and the one who launches on it.
+struct LocalDevice {
+    explicit LocalDevice(const CpuOptions& options) : device(options), runner(device) {}
+    CpuDevice device;
+    Runner runner;
+};
+
+void make_device(LocalDevice* self, uint32_t workers, const std::string& isa, bool realtime, uint64_t spin_ns,
+                 uint32_t shield_after) {
+    new (self) LocalDevice({.isa = choose_isa(isa),
+                            .workers = workers,
+                            .realtime = realtime,
+                            .spin_ns = spin_ns,
+                            .shield_after = shield_after});
+}
+
+nb::dict info(const LocalDevice& self) {
+    const DeviceInfo& info = self.device.info();
+    nb::dict dict;
+    dict["name"] = info.name;
+    dict["detail"] = info.detail;
+    dict["compute_units"] = info.compute_units;
+    dict["queues"] = info.queues;
+    dict["queue_depth"] = info.queue_depth;
+    dict["realtime"] = info.real_time;
+    return dict;
+}
+
+std::shared_ptr<DeviceModel> load(LocalDevice& self, const ModelSpec& spec) {
+    nb::gil_scoped_release released;
+    return self.device.load(spec);
+}
+
+RunReport run_once(LocalDevice& self, const std::shared_ptr<DeviceModel>& model, const Areas& areas, RunOptions options,
+                   uint32_t rounds) {
+    nb::gil_scoped_release released;
+    const std::unique_ptr<Context> context = self.device.make_context(model);
+    RunReport total{};
+    for (uint32_t round = 0; round < rounds; round++, options.seed++) {
+        const RunReport report =
+            self.runner.run(*context, model->kernels(), {areas.input_area.get(), areas.output_area.get()}, options);
+        total.start_ns = report.start_ns;
+        total.end_ns = report.end_ns;
+        total.launches += report.launches;
+        total.preempted += report.preempted;
+        total.vacated_ns_worst = std::max(total.vacated_ns_worst, report.vacated_ns_worst);
+    }
+    return total;
+}
+
+nb::dict run(LocalDevice& self, const std::shared_ptr<DeviceModel>& model, nb::sequence inputs, nb::sequence outputs,
+             bool preemptible, const std::vector<uint32_t>& interrupt_at, uint32_t interrupts, uint64_t within_ns,
+             uint64_t seed, uint32_t rounds) {
+    if (!std::is_sorted(interrupt_at.begin(), interrupt_at.end()))
+        throw nb::value_error("interrupt_at is not in ascending order");
+    const Areas areas(model->facts(), inputs, outputs);
+    const RunReport report = run_once(self, model, areas,
+                                      {.preemptible = preemptible,
+                                       .interrupt_at = interrupt_at,
+                                       .interrupts = interrupts,
+                                       .within_ns = within_ns,
+                                       .seed = seed},
+                                      rounds);
+    areas.copy_out();
+    nb::dict dict;
+    dict["execute_ns"] = report.end_ns - report.start_ns;
+    dict["launches"] = report.launches;
+    dict["preempted"] = report.preempted;
+    dict["vacated_ns"] = report.vacated_ns_worst;
+    return dict;
+}
+
+nb::list statistics(const LocalDevice& self) {
+    std::vector<WorkerStatistics> units(self.device.info().compute_units);
+    units.resize(self.device.statistics(units.data(), static_cast<uint32_t>(units.size())));
+    nb::list list;
+    for (const WorkerStatistics& unit : units) {
+        nb::dict dict;
+        dict["real_time_ns"] = unit.real_time_ns;
+        dict["best_effort_ns"] = unit.best_effort_ns;
+        dict["blocks"] = unit.blocks;
+        dict["abandoned"] = unit.abandoned;
+        list.append(dict);
+    }
+    return list;
+}
+
+void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs, uint32_t workers,
+               const std::string& isa) {
+    LocalDevice device({.isa = choose_isa(isa), .workers = workers});
+    const std::shared_ptr<DeviceModel> model = load(device, spec);
+    const Areas areas(model->facts(), inputs, outputs);
+    run_once(device, model, areas, {}, 1);
+    areas.copy_out();
+}
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const CpuIsa& isa : available_isas())
+        names.push_back(isa.name);
+    return names;
+}
+
+}  // namespace
+
+void bind_device(nb::module_& module) {
+    module.def("instruction_sets", instruction_sets);
+    module.def("run_model", run_model, nb::arg("spec"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
+               nb::arg("workers") = 0, nb::arg("isa") = "");
+    nb::class_<LocalDevice>(module, "CpuDevice")
+        .def("__init__", make_device, nb::kw_only(), nb::arg("workers") = 0, nb::arg("isa") = "",
+             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8)
+        .def_prop_ro("info", info)
+        .def("load", load, nb::arg("spec"))
+        .def("run", run, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
+             nb::arg("preemptible") = false, nb::arg("interrupt_at") = std::vector<uint32_t>{},
+             nb::arg("interrupts") = 0, nb::arg("within_ns") = 100'000, nb::arg("seed") = 1, nb::arg("rounds") = 1)
+        .def("statistics", statistics);
+}
+
+}  // namespace reef
