@@ -223,6 +223,7 @@ bool Loop::hear_announcement(Session& session, uint64_t now_ns) {
         return false;
     }
     session.announced = word;
+    account_announcement(session, now_ns);  // an earlier one that is still in force ends here
     session.idle_rings -= std::min(session.idle_rings, 1u);
     session.announce_tokens_ns = std::min(
         kAnnounceBucketNs, session.announce_tokens_ns + (now_ns - session.announce_refill_ns) / kAnnounceShare);
@@ -236,10 +237,8 @@ bool Loop::hear_announcement(Session& session, uint64_t now_ns) {
 
 // What an announcement did not use of its time goes back.
 void Loop::account_announcement(Session& session, uint64_t now_ns) {
-    const uint64_t held_ns = scheduler_.announced_work_came(&session, now_ns);
-    session.announce_tokens_ns = std::min(
-        kAnnounceBucketNs,
-        session.announce_tokens_ns + options_.limits.announce_hold_ns - std::min(held_ns, options_.limits.announce_hold_ns));
+    session.announce_tokens_ns =
+        std::min(kAnnounceBucketNs, session.announce_tokens_ns + scheduler_.end_announcement(&session, now_ns));
 }
 
 void Loop::look_for_faults(uint64_t now_ns) {

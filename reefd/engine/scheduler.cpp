@@ -9,6 +9,7 @@ namespace {
 
 constexpr uint64_t kNever = UINT64_MAX;
 constexpr uint32_t kMaxRunnable = 4096;
+constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of its share
 constexpr uint64_t kShareScale = 100;  // the default weight: virtual time passes as real time does
 
 // Marks are free-running.
@@ -144,17 +145,17 @@ void Scheduler::expire(uint64_t now_ns) {
 
 void Scheduler::announce(const void* owner, uint64_t now_ns) {
     hold_owner_ = owner;
-    hold_since_ns_ = now_ns;
     hold_until_ns_ = now_ns + limits_.announce_hold_ns;
     policy_.vacate(*this);
 }
 
-uint64_t Scheduler::announced_work_came(const void* owner, uint64_t now_ns) {
+uint64_t Scheduler::end_announcement(const void* owner, uint64_t now_ns) {
     if (hold_until_ns_ == 0 || hold_owner_ != owner) {
-        return limits_.announce_hold_ns;
+        return 0;
     }
+    const uint64_t left_ns = hold_until_ns_ > now_ns ? hold_until_ns_ - now_ns : 0;
     hold_until_ns_ = 0;
-    return now_ns - hold_since_ns_;
+    return left_ns;
 }
 
 void Scheduler::preempt() {
@@ -233,12 +234,14 @@ void Scheduler::drop_if_idle(Task& task) {
     }
 }
 
-void Scheduler::charge(Task& task, int64_t ns) {
+// By the part of the device that the window can use.
+void Scheduler::charge(Task& task, const Flight& flight, int64_t ns) {
     const bool queued = decltype(runnable_)::contains(task);
     if (queued) {
         runnable_.remove(task);
     }
-    const int64_t share = ns * static_cast<int64_t>(kShareScale) / static_cast<int64_t>(task.spec.weight);
+    const auto part = static_cast<int64_t>(kShareScale * flight.width);
+    const int64_t share = ns * part / static_cast<int64_t>(uint64_t{task.spec.weight} * device_.info().compute_units);
     task.virtual_time = static_cast<uint64_t>(std::max<int64_t>(0, static_cast<int64_t>(task.virtual_time) + share));
     if (queued) {
         runnable_.push(task);
@@ -287,11 +290,23 @@ uint32_t Scheduler::window_end(const Request& request, uint64_t& estimate_ns) co
     return last;
 }
 
+// The average over the window's kernels of the compute units that each can use.
+uint64_t Scheduler::width(const Request& request, uint32_t last) const {
+    const std::vector<uint32_t>& blocks = request.model->model->facts().blocks;
+    uint64_t sum = 0;
+    for (uint32_t k = request.launched; k < last; ++k) {
+        sum += std::min(blocks[k], device_.info().compute_units);
+    }
+    return std::max<uint64_t>(1, sum / std::max(1u, last - request.launched));
+}
+
 void Scheduler::launch_window(QueueId id, Request& request, uint64_t now_ns) {
     Queue& queue = queues_[id];
     uint64_t estimate;
     const uint32_t last = window_end(request, estimate);
-    queue.at(queue.count++) = {&request, request.launched, last, ++queue.mark, false, now_ns, estimate};
+    account(now_ns);
+    Flight& flight = queue.at(queue.count++);
+    flight = {&request, request.launched, last, ++queue.mark, false, now_ns, estimate, 0, width(request, last)};
     device_.launch(id, {request.context, request.binding, request.launched, last, queue.epoch, policy_.preemptible(),
                         queue.mark});
     request.launched = last;
@@ -299,15 +314,44 @@ void Scheduler::launch_window(QueueId id, Request& request, uint64_t now_ns) {
     ++request.in_flight;
     ++flights_;
     virtual_now_ = std::max(virtual_now_, request.task->virtual_time);
-    charge(*request.task, static_cast<int64_t>(estimate));
+    charge(*request.task, flight, static_cast<int64_t>(estimate));
 }
 
-// One more window on this queue, of the task with the least virtual time that has one for it.
+// How many compute units the windows at the heads of the queues can use together.
+uint64_t Scheduler::width_in_flight() const {
+    uint64_t width = 0;
+    for (QueueId id = 1; id < queues_.size(); ++id) {
+        width += queues_[id].count != 0 ? queues_[id].at(0).width : 0;
+    }
+    return width;
+}
+
+// Gives the time since the last call to the windows at the heads of the queues: as if each had run alone, so that what
+// is charged and learned does not depend on how many ran beside it. Before every change of a head.
+void Scheduler::account(uint64_t now_ns) {
+    const uint64_t units = device_.info().compute_units;
+    const uint64_t passed = now_ns - accounted_ns_;
+    accounted_ns_ = now_ns;
+    const uint64_t wanted = flights_ != 0 ? std::max(width_in_flight(), units) : 0;
+    for (QueueId id = 1; wanted != 0 && id < queues_.size(); ++id) {
+        if (queues_[id].count != 0) {
+            queues_[id].at(0).served_ns += passed * units / wanted;
+        }
+    }
+}
+
+// One more window on this queue, of the task with the least virtual time that has one for it. A task that is ahead of its
+// share may only take what would be idle: side by side, the device would give every queue the same.
 bool Scheduler::fill(QueueId queue, uint64_t now_ns) {
     Request* request = nullptr;
     set_aside_.clear();
+    const uint64_t least = runnable_.empty() ? 0 : runnable_.top()->virtual_time;
+    const bool full = width_in_flight() >= device_.info().compute_units;
     while (!runnable_.empty() && !request && set_aside_.size() < set_aside_.capacity()) {
         Task& task = *runnable_.top();
+        if (full && task.virtual_time > least + kShareSlack * limits_.window_ns) {
+            break;
+        }
         request = choose(task, queue, now_ns);
         if (!request) {
             runnable_.remove(task);
@@ -334,35 +378,34 @@ void Scheduler::launch_best_effort(uint64_t now_ns) {
     }
 }
 
-void Scheduler::learn(const Flight& flight, uint64_t took_ns) {
+void Scheduler::learn(const Flight& flight) {
     auto& cost = flight.request->model->cost_ns;
     for (uint32_t k = flight.first; k < flight.last; ++k) {
         const uint64_t guess = limits_.window_ns / limits_.first_window_kernels;
         const uint64_t old = cost[k] ? cost[k] : guess;
-        const uint64_t seen = std::max<uint64_t>(1, old * took_ns / std::max<uint64_t>(1, flight.estimate_ns));
+        const uint64_t seen = std::max<uint64_t>(1, old * flight.served_ns / std::max<uint64_t>(1, flight.estimate_ns));
         cost[k] = cost[k] ? std::max<uint64_t>(1, old + seen / 4 - old / 4) : seen;
     }
 }
 
 void Scheduler::retire(QueueId id, uint64_t now_ns) {
+    account(now_ns);
     Queue& queue = queues_[id];
     const Flight flight = queue.at(0);
     queue.head = (queue.head + 1) % kFlights;
     --queue.count;
     --flights_;
-    const uint64_t took = now_ns - std::max(flight.launched_ns, queue.last_retired_ns);
-    queue.last_retired_ns = now_ns;
 
     Request& request = *flight.request;
     --request.in_flight;
-    charge(*request.task, static_cast<int64_t>(took) - static_cast<int64_t>(flight.estimate_ns));
+    charge(*request.task, flight, static_cast<int64_t>(flight.served_ns) - static_cast<int64_t>(flight.estimate_ns));
     if (flight.stale) {
         if (--stale_flights_ == 0 && vacating_for_) {
             vacating_for_->counters.preemption.record(now_ns - vacating_since_ns_);
             vacating_for_ = nullptr;
         }
     } else {
-        learn(flight, took);
+        learn(flight);
     }
     if (request.in_flight != 0) {
         return;

@@ -46,8 +46,8 @@ public:
     void end(Request& request, int32_t status, uint64_t now_ns);
     // Real-time work of `owner` (any pointer that tells sessions apart) follows soon.
     void announce(const void* owner, uint64_t now_ns);
-    // Returns how long the announcement kept best-effort work away.
-    uint64_t announced_work_came(const void* owner, uint64_t now_ns);
+    // It came, or was announced again. Returns how much of the announcement's time was not used.
+    uint64_t end_announcement(const void* owner, uint64_t now_ns);
 
     // Reads retirements and completes what is done. True when something was.
     bool progress(uint64_t now_ns);
@@ -75,6 +75,8 @@ private:
         bool stale;
         uint64_t launched_ns;
         uint64_t estimate_ns;
+        uint64_t served_ns;  // at the head of the queue, as if alone
+        uint64_t width;      // compute units that it can use
     };
     static constexpr uint32_t kFlights = 2;  // on one queue: one runs, one waits, so that the device has no gap
     struct Queue {
@@ -82,7 +84,6 @@ private:
         uint32_t mark = 0;
         uint32_t head = 0;
         uint32_t count = 0;
-        uint64_t last_retired_ns = 0;
         std::array<Flight, kFlights> flights{};
         Flight& at(uint32_t i) { return flights[(head + i) % kFlights]; }
         const Flight& at(uint32_t i) const { return flights[(head + i) % kFlights]; }
@@ -103,10 +104,13 @@ private:
     bool fill(QueueId queue, uint64_t now_ns);
     Request* choose(Task& task, QueueId queue, uint64_t now_ns);
     void launch_window(QueueId queue, Request& request, uint64_t now_ns);
+    uint64_t width_in_flight() const;
+    uint64_t width(const Request& request, uint32_t last) const;
     uint32_t window_end(const Request& request, uint64_t& estimate_ns) const;
     void retire(QueueId queue, uint64_t now_ns);
-    void learn(const Flight& flight, uint64_t took_ns);
-    void charge(Task& task, int64_t ns);
+    void account(uint64_t now_ns);
+    void learn(const Flight& flight);
+    void charge(Task& task, const Flight& flight, int64_t ns);
     void start(Request& request, uint64_t now_ns);
     void finish(Request& request, int32_t status, uint64_t now_ns);
     void invalidate(QueueId queue, bool preempted);
@@ -131,9 +135,9 @@ private:
     std::vector<Task*> set_aside_;  // scratch of fill()
     uint32_t flights_ = 0;
     uint64_t virtual_now_ = 0;
+    uint64_t accounted_ns_ = 0;
 
     uint64_t hold_until_ns_ = 0;
-    uint64_t hold_since_ns_ = 0;
     const void* hold_owner_ = nullptr;
 
     // Preemption latency: from the request that caused it to the last stale window's retirement.
