@@ -51,8 +51,17 @@ def drive(picture: Image.Image, eyes: list[np.ndarray], frames: int) -> list[Ima
         light = 1 - 0.3 * math.sin(2 * math.pi * phase) ** 2
         width, height = picture.size
         # Output pixel (x, y) shows picture pixel (a x + c, e y + f): zoom about the middle, then pan.
-        inverse = (1 / scale, 0, width / 2 * (1 - 1 / scale) + pan_x, 0, 1 / scale, height / 2 * (1 - 1 / scale) + pan_y)
-        view = Image.fromarray(pixels).transform(picture.size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
+        inverse = (
+            1 / scale,
+            0,
+            width / 2 * (1 - 1 / scale) + pan_x,
+            0,
+            1 / scale,
+            height / 2 * (1 - 1 / scale) + pan_y,
+        )
+        view = Image.fromarray(pixels).transform(
+            picture.size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR
+        )
         result.append(view.point(lambda value, light=light: value * light))  # type: ignore[misc]
     return result
 

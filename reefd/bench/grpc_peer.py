@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unary gRPC calls over a unix socket, in Python on both sides: what a request costs on the usual way to a model server.
 
-    python -m reefd.bench.grpc_peer SOCKET        serves until its standard input closes
+python -m reefd.bench.grpc_peer SOCKET        serves until its standard input closes
 """
 
 from __future__ import annotations
