@@ -4,7 +4,7 @@
     make demo, or: python demo.py [--seconds 10] [--alone 5] [--device auto|cpu]
 
 Starts reefd with an instance, a socket and manifests of its own, so that it meets no other daemon; runs both programs
-side by side, then the real-time one alone. Leaves a table here, pictures and report.json in build/demo, and nothing else.
+side by side, then the real-time one alone. Leaves pictures and report.json in build/demo, and nothing else.
 """
 
 from __future__ import annotations
@@ -102,14 +102,10 @@ def drive(stack: ExitStack, options: argparse.Namespace, say: Console) -> None:
     environment = os.environ | {"REEF_SOCKET": str(runtime / "reef.sock")}
     frame = runtime / "frame.ppm"
     Image.open(PICTURE).convert("RGB").save(frame)
-    daemon = stack.enter_context(
-        running(
-            [sys.executable, "-m", "reefd", "--instance", f"demo-{os.getpid()}", "--runtime-dir", runtime]
-            + ["--manifest-dir", EXAMPLES / "manifests", "--resource-dir", ROOT / "build/resource"]
-            + ["--device", options.device, "--log-level", "warning", "--strict"],
-            environment,
-        )
-    )
+    reefd: list[str | Path] = [sys.executable, "-m", "reefd", "--instance", f"demo-{os.getpid()}", "--strict"]
+    reefd += ["--runtime-dir", runtime, "--manifest-dir", EXAMPLES / "manifests"]
+    reefd += ["--resource-dir", ROOT / "build/resource", "--device", options.device, "--log-level", "warning"]
+    daemon = stack.enter_context(running(reefd, environment))
     wait_until(runtime / "reef.sock", {"reefd": daemon})
 
     say.print(f"Both programs side by side for {options.seconds} seconds ...")
@@ -184,8 +180,8 @@ def print_table(report: dict[str, Any], say: Console) -> None:
     say.print(table)
     say.print(f"\nperson {obstacle['score']:.3f} at ({x:.0f}, {y:.0f}), {obstacle['detections']} detections")
     say.print(
-        f"fatigue (Python, best-effort): {fatigue['fps']} frames a second beside obstacle; face {fatigue['face_score']:.3f}, "
-        f"eye aspect ratio {right:.2f} {left:.2f}, PERCLOS up to {fatigue['perclos_max']:.0%}"
+        f"fatigue (Python, best-effort): {fatigue['fps']} frames a second beside obstacle; "
+        f"face {fatigue['face_score']:.3f}, eye aspect ratio {right:.2f} {left:.2f}, PERCLOS up to {fatigue['perclos_max']:.0%}"
     )
     say.print(f"Pictures and report.json are in {RESULTS.relative_to(ROOT)}", highlight=False)
 

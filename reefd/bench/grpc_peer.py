@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unary gRPC calls over a unix socket, in Python on both sides: what a request costs on the usual way to a model server.
+"""Unary gRPC calls over a unix socket, Python on both sides: what a request costs on the usual way to a model server.
 
 python -m reefd.bench.grpc_peer SOCKET        serves until its standard input closes
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from concurrent import futures
@@ -15,6 +16,7 @@ import grpc
 import numpy as np
 
 METHOD = "/reef.bench/Echo"
+WARM_UP = 50
 
 
 def _same(message: bytes) -> bytes:
@@ -34,13 +36,13 @@ def serve(socket: Path) -> None:
     server.stop(grace=None)
 
 
-def round_trips(socket: Path, rounds: int, warm_up: int = 50) -> np.ndarray:
+def call(socket: Path, rounds: int) -> np.ndarray:
     """Times of `rounds` calls, nanoseconds."""
-    times = np.empty(rounds, dtype=np.int64)
+    times = np.empty(rounds, dtype=np.uint32)
     message = bytes(64)
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         echo = channel.unary_unary(METHOD, request_serializer=_same, response_deserializer=_same)
-        for index in range(-warm_up, rounds):
+        for index in range(-WARM_UP, rounds):
             start = time.perf_counter_ns()
             answer = echo(message)
             times[max(index, 0)] = time.perf_counter_ns() - start
@@ -50,4 +52,8 @@ def round_trips(socket: Path, rounds: int, warm_up: int = 50) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    os.sched_setaffinity(0, [int(sys.argv[3])])
+    if sys.argv[1] == "serve":
+        serve(Path(sys.argv[2]))
+    else:
+        sys.stdout.buffer.write(call(Path(sys.argv[2]), int(sys.argv[4])).tobytes())

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of `reefctl bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+app = App(name="bench", help="Measure what reefd costs and what it protects, beside its peers, in one run.")
+
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object instead of a table.")]
+
+
+@app.command
+def ring(*, json: Json = False, scale: float = 1.0) -> int:
+    """Round trip of an echo request, spinning and waiting, beside raw shared memory, a unix socket and gRPC.
+
+    Parameters
+    ----------
+    scale
+        Share of the usual number of rounds, for a quick look.
+    """
+    from reefd.bench import ring as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        cases, ratios, notes = bench.measure(scale)
+    except BenchError as error:
+        print(f"reefctl bench ring: {error}", file=sys.stderr)
+        return 1
+    print_report(cases, ratios, notes, as_json=json)
+    return 0
+
+
+@app.command
+def beside(
+    *,
+    json: Json = False,
+    requests: int = 2000,
+    rate: float = 25.0,
+    resource_dir: Path = Path("build/resource"),
+) -> int:
+    """Real-time requests alone and beside a best-effort load that saturates the device, in alternating seconds.
+
+    Parameters
+    ----------
+    requests
+        Real-time requests in all; half of them alone.
+    rate
+        Real-time requests a second.
+    resource_dir
+        Where the compiled networks are (`make resources`).
+    """
+    from reefd.bench import beside as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        cases, ratios, notes = bench.measure(requests, rate, resource_dir)
+    except BenchError as error:
+        print(f"reefctl bench beside: {error}", file=sys.stderr)
+        return 1
+    print_report(cases, ratios, notes, as_json=json)
+    return 0

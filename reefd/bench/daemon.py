@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private daemon for a benchmark: an instance, a socket and manifests of its own, gone when the benchmark is over.
+
+    python -m reefd.bench.daemon always|never|auto CPUS REEFD-ARGUMENT...
+
+is the child: reefd itself, on some processors only and with its spinning forced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+Spinning = Literal["auto", "always", "never"]
+
+
+class BenchError(Exception):
+    """A benchmark cannot be run; the text says what to do."""
+
+
+class PrivateDaemon:
+    """Runs while the `with` block does. `environment` leads clients to its socket."""
+
+    def __init__(
+        self,
+        manifests: Mapping[str, str],
+        *,
+        spinning: Spinning = "auto",
+        cpus: Collection[int] = (),
+        resource_dirs: Sequence[Path] = (),
+    ) -> None:
+        """manifests: file name -> YAML. cpus: where the daemon may run; empty: anywhere."""
+        self._folder = tempfile.TemporaryDirectory(prefix="reefd-bench-")
+        folder = Path(self._folder.name)
+        (folder / "tasks.d").mkdir()
+        for name, text in manifests.items():
+            (folder / "tasks.d" / name).write_text(text)
+        self.socket = folder / "reef.sock"
+        self.environment = os.environ | {"REEF_SOCKET": str(self.socket)}
+        self._command = [sys.executable, "-m", "reefd.bench.daemon", spinning, ",".join(map(str, cpus))]
+        self._command += ["--instance", f"bench-{os.getpid()}", "--runtime-dir", str(folder), "--device", "cpu"]
+        self._command += ["--manifest-dir", str(folder / "tasks.d"), "--strict", "--log-level", "warning"]
+        for directory in resource_dirs:
+            self._command += ["--resource-dir", str(directory)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> PrivateDaemon:
+        self._process = subprocess.Popen(self._command)
+        end = time.monotonic() + 60
+        while not self.socket.exists():
+            if self._process.poll() is not None:
+                self._folder.cleanup()
+                raise BenchError(f"the private daemon ended with code {self._process.returncode}; see its words above")
+            if time.monotonic() > end:
+                self.__exit__(None, None, None)
+                raise BenchError("the private daemon did not open its socket within 60 s")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self._folder.cleanup()
