@@ -78,9 +78,9 @@ werror: setup
 	$(CMAKE) --build build/werror
 
 install:
-	$(CMAKE) -S . -B build/install -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	$(CMAKE) -S . -B build/install -DCMAKE_INSTALL_PREFIX="$(PREFIX)"
 	$(CMAKE) --build build/install --target reef
-	DESTDIR=$(DESTDIR) $(CMAKE) --install build/install --component c
+	DESTDIR="$(DESTDIR)" $(CMAKE) --install build/install --component c
 
 clean:
 	rm -rf build .venv

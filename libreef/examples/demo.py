@@ -181,7 +181,8 @@ def print_table(report: dict[str, Any], say: Console) -> None:
     say.print(f"\nperson {obstacle['score']:.3f} at ({x:.0f}, {y:.0f}), {obstacle['detections']} detections")
     say.print(
         f"fatigue (Python, best-effort): {fatigue['fps']} frames a second beside obstacle; "
-        f"face {fatigue['face_score']:.3f}, eye aspect ratio {right:.2f} {left:.2f}, PERCLOS up to {fatigue['perclos_max']:.0%}"
+        f"face {fatigue['face_score']:.3f}, eye aspect ratio {right:.2f} {left:.2f}, "
+        f"PERCLOS up to {fatigue['perclos_max']:.0%}"
     )
     say.print(f"Pictures and report.json are in {RESULTS.relative_to(ROOT)}", highlight=False)
 
