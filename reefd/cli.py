@@ -16,10 +16,8 @@ from reefd import __version__
 VERBS = {
     "check": ("reefd.cli_check:check", "Check manifests and the resources they name."),
     "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
-    "compile": ("reefd.compiler.cli:compile_model", "Compile an ONNX network into a resource folder."),
-    "run": ("reefd.compiler.cli:run", "Run a resource once on a device, without a daemon."),
-    "inspect": ("reefd.compiler.cli:inspect", "Show what a resource holds."),
-    "zoo": ("reefd.compiler.cli:zoo", "Compile and compare many networks."),
+    "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
+    "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
     "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside."),
 }
 
