@@ -333,6 +333,9 @@ void freeze(RingContext& context, Session& session, int32_t code, uint64_t now_n
 
 void quarantine(RingContext& context, Session& session, Violation violation, uint64_t a, uint64_t b, uint64_t c,
                 uint64_t now_ns) {
+    if (session.faulted.load(std::memory_order_acquire) != 0) {
+        violation = Violation::truncated;  // the zeros that stand in for the missing pages are not the client's words
+    }
     context.events.push({EventKind::quarantine, -EPROTO, now_ns, session.id, session.task.id,
                          {static_cast<uint64_t>(violation), a, b, c}});
     freeze(context, session, -EPROTO, now_ns);
