@@ -3,16 +3,16 @@
 
     python build_cffi.py OUT.c
 
-The headers stay the single source: what cffi's parser cannot read (comments, directives, alignment, layout assertions) is
-taken out of their text here, and what it must not guess (values of constants, structures with aligned members) is left to
-the C compiler, which sees the real headers.
+The headers stay the single source: what cffi's parser cannot read (comments, directives, alignment, layout assertions)
+is taken out of their text here, and what it must not guess (values of constants, structures with aligned members) is
+left to the C compiler, which sees the real headers.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from cffi import FFI
+from cffi import FFI  # type: ignore[import-untyped, unused-ignore]
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 HEADERS = ("reef_abi.h", "reef.h")
