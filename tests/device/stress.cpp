@@ -1,257 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scenarios that drive the CPU device through its contract as the engine does, with every bit and every block checked.
-// usage: stress SCENARIO WORKERS ROUNDS [SEED]; exit 0: passed. Meant to be built with ThreadSanitizer too.
-#include "stress.hpp"
-
-#include <cstring>
+// Drives the CPU device through its contract, as the engine does, with every bit and every block checked.
+// usage: stress SCENARIO WORKERS ROUNDS [SEED]; exit 0: passed, 77: cannot run here. Also built with ThreadSanitizer.
 #include <string>
 
-#include "clock.hpp"
-#include "cpu_context.hpp"
-
-namespace stress {
-namespace {
-
-using namespace reef;
-
-struct Arguments {
-    uint32_t workers;
-    uint32_t rounds;
-    uint64_t seed;
-};
-
-// Each kernel index is begun and then interrupted, all in one run; then resumed to the end.
-void every_kernel(const Arguments& arguments) {
-    CpuDevice device(options(arguments.workers));
-    Chain chain = arithmetic_chain(device, 12, 60'000, arguments.seed);
-    auto context = device.make_context(chain.model);
-    Runner runner(device);
-    std::vector<uint32_t> all;
-    for (uint32_t kernel = 0; kernel < chain.model->kernels(); kernel++)
-        all.push_back(kernel);
-    uint32_t preempted = 0;
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        Slot slot(chain);
-        preempted +=
-            runner
-                .run(*context, chain.model->kernels(), slot.binding(),
-                     {.preemptible = true, .interrupt_at = all, .within_ns = 30'000, .seed = arguments.seed + round})
-                .preempted;
-        check_output(chain, slot);
-    }
-    CHECK(preempted > arguments.rounds);  // else nothing was tested
-}
-
-// Interruptions at random instants, also while it resumes; finished blocks never run again.
-void random_instants(const Arguments& arguments) {
-    CpuDevice device(options(arguments.workers));
-    Chain chain = arithmetic_chain(device, 9, 100'000, arguments.seed);
-    Chain recorded = probe_chain(device, 0, 6, 16, {.block_ns = 20'000});
-    auto context = device.make_context(chain.model);
-    auto recorded_context = device.make_context(recorded.model);
-    Runner runner(device);
-    uint32_t preempted = 0;
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        Slot slot(chain), recorded_slot(recorded);
-        const RunOptions how{.preemptible = true,
-                             .interrupts = 1 + round % 20,
-                             .within_ns = round % 3 ? 200'000u : 5'000u,
-                             .seed = arguments.seed + round};
-        preempted += runner.run(*context, chain.model->kernels(), slot.binding(), how).preempted;
-        check_output(chain, slot);
-        clear_records();
-        preempted += runner.run(*recorded_context, recorded.model->kernels(), recorded_slot.binding(), how).preempted;
-        check_output(recorded, recorded_slot);
-        check_exactly_once(6, 16);
-    }
-    CHECK(preempted > arguments.rounds);
-}
-
-// A best-effort request of one queue, preempted and resumed by the caller.
-struct BestEffort {
-    BestEffort(Device& d, QueueId q, const Chain& c) : device(d), queue(q), chain(c), context(d.make_context(c.model)) {
-        begin();
-    }
-    void begin() {
-        slot = std::make_unique<Slot>(chain);
-        device.clear_record(*context);
-    }
-    bool in_flight() const { return device.retired(queue) != mark; }
-    void launch() {
-        const uint32_t done = device.kernels_done(*context);
-        // Sometimes as two windows, one behind the other.
-        const uint32_t all = chain.model->kernels(), middle = done + (all - done) / 2;
-        const bool two = middle > done && mark % 2;
-        if (two)
-            device.launch(queue, {context.get(), slot->binding(), done, middle, epoch, true, ++mark});
-        device.launch(queue, {context.get(), slot->binding(), two ? middle : done, all, epoch, true, ++mark});
-    }
-    void preempt() { device.write_epoch(queue, ++epoch); }
-    // Retired: checks a finished one and begins again.
-    bool finish() {
-        if (device.kernels_done(*context) != chain.model->kernels())
-            return false;
-        check_output(chain, *slot);
-        begin();
-        return true;
-    }
-    Device& device;
-    QueueId queue;
-    const Chain& chain;
-    std::unique_ptr<Context> context;
-    std::unique_ptr<Slot> slot;
-    uint32_t epoch = 0;
-    uint32_t mark = 0;
-};
-
-// Real-time requests, each preempting two best-effort queues that work side by side.
-void real_time(const Arguments& arguments) {
-    CpuDevice device(options(arguments.workers));
-    Chain fast = arithmetic_chain(device, 5, 20'000, arguments.seed);
-    Chain first = arithmetic_chain(device, 7, 50'000, arguments.seed + 1);
-    Chain second = arithmetic_chain(device, 11, 30'000, arguments.seed + 2);
-    auto context = device.make_context(fast.model);
-    BestEffort best_effort[] = {{device, 1, first}, {device, 2, second}};
-    std::mt19937_64 random(arguments.seed);
-    uint32_t finished[2] = {}, mark = device.retired(kRealTimeQueue);
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        for (BestEffort& request : best_effort)
-            if (!request.in_flight()) {
-                finished[request.queue - 1] += request.finish();
-                request.launch();
-            }
-        const uint64_t until = monotonic_ns() + random() % 300'000;
-        while (monotonic_ns() < until) {
-        }
-        const bool preempts = random() % 4 != 0;  // otherwise the real-time window comes beside valid ones
-        if (preempts)
-            for (BestEffort& request : best_effort)
-                request.preempt();
-        Slot slot(fast);
-        device.clear_record(*context);
-        device.launch(kRealTimeQueue, {context.get(), slot.binding(), 0, fast.model->kernels(), 0, false, ++mark});
-        wait_for(device, kRealTimeQueue, mark);
-        check_output(fast, slot);
-        if (preempts)
-            for (BestEffort& request : best_effort)
-                wait_for(device, request.queue, request.mark);
-    }
-    for (BestEffort& request : best_effort)
-        wait_for(device, request.queue, request.mark);
-    CHECK(finished[0] > 0 && finished[1] > 0);
-}
-
-// Tiny windows through every slot of a queue again and again, with workers that sleep in between.
-void generations(const Arguments& arguments) {
-    CpuOptions how = options(arguments.workers);
-    if (arguments.seed % 2)
-        how.spin_ns = 0;
-    CpuDevice device(how);
-    Chain chain = probe_chain(device, 0, 2, 3, {});
-    std::vector<std::unique_ptr<Context>> contexts;
-    for (uint32_t i = 0; i < kQueueDepth; i++)
-        contexts.push_back(device.make_context(chain.model));
-    std::vector<Slot> slots(kQueueDepth, Slot(chain));
-    std::mt19937_64 random(arguments.seed);
-    uint32_t epoch = 0, mark = device.retired(1), done = mark;
-    device.write_epoch(1, epoch);
-    std::vector<uint32_t> state(kQueueDepth);  // of each slot: the epoch it was launched under
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        const uint32_t room = kQueueDepth - (mark - done), batch = 1 + static_cast<uint32_t>(random() % room);
-        clear_records();
-        for (uint32_t i = 0; i < batch; i++) {
-            const uint32_t at = ++mark % kQueueDepth;
-            device.clear_record(*contexts[at]);
-            device.launch(1, {contexts[at].get(), slots[at].binding(), 0, 2, epoch, true, mark});
-            // Records are shared by all: one window at a time is begun.
-            wait_for(device, 1, mark);
-            CHECK(device.kernels_done(*contexts[at]) == 2);
-            check_exactly_once(2, 3);
-            check_output(chain, slots[at]);
-            std::fill(slots[at].output.begin(), slots[at].output.end(), 0.0f);
-            clear_records();
-        }
-        done = mark;
-        // A full queue made stale at once: all retire in order, none runs twice, nothing is left.
-        const uint32_t full = kQueueDepth;
-        for (uint32_t i = 0; i < full; i++) {
-            const uint32_t at = ++mark % kQueueDepth;
-            device.clear_record(*contexts[at]);
-            device.launch(1, {contexts[at].get(), slots[at].binding(), 0, 1, epoch, true, mark});
-        }
-        if (random() % 2)
-            device.write_epoch(1, ++epoch);
-        wait_for(device, 1, mark);
-        CHECK(device.retired(1) == mark);
-        done = mark;
-    }
-}
-
-// Deaf blocks run on after the epoch was written: the window must not retire before the last of them has left. What it
-// used is overwritten and freed at once.
-void retirement(const Arguments& arguments) {
-    CpuDevice device(options(arguments.workers));
-    Chain chain = probe_chain(device, 0, 4, 8, {.block_ns = 30'000, .deaf = true});
-    std::mt19937_64 random(arguments.seed);
-    uint32_t mark = device.retired(1), early = 0;
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        auto context = device.make_context(chain.model);
-        auto slot = std::make_unique<Slot>(chain);
-        clear_records();
-        device.write_epoch(1, 2 * round);
-        device.launch(1, {context.get(), slot->binding(), 0, 4, 2 * round, true, ++mark});
-        const uint64_t until = monotonic_ns() + random() % 200'000;
-        while (monotonic_ns() < until) {
-        }
-        device.write_epoch(1, 2 * round + 1);
-        wait_for(device, 1, mark);
-        CHECK(inside.load(std::memory_order_relaxed) == 0);
-        early += device.kernels_done(*context) < 4;
-        std::memset(slot->output.data(), 0xff, slot->output.size() * sizeof(float));
-    }
-    CHECK(early > 0);
-}
-
-// Blocks that cannot finish before the next preemption, however late it comes, still finish.
-void shield(const Arguments& arguments) {
-    CpuOptions how = options(arguments.workers);
-    how.shield_after = 5;
-    CpuDevice device(how);
-    Chain chain = probe_chain(device, 0, 2, 3, {.endless = true});
-    auto context = device.make_context(chain.model);
-    Runner runner(device);
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
-        clear_records();
-        Slot slot(chain);
-        RunReport report =
-            runner.run(*context, 2, slot.binding(),
-                       {.preemptible = true, .interrupts = 2'000, .within_ns = 100'000, .seed = arguments.seed});
-        check_output(chain, slot);
-        check_exactly_once(2, 3);
-        CHECK(report.preempted >= how.shield_after);
-        CHECK(report.preempted < 2'000);
-    }
-}
-
-using Scenario = void (*)(const Arguments&);
-constexpr std::pair<const char*, Scenario> kScenarios[] = {
-    {"every_kernel", every_kernel}, {"random_instants", random_instants}, {"real_time", real_time},
-    {"generations", generations},   {"retirement", retirement},           {"shield", shield},
-};
-
-}  // namespace
-}  // namespace stress
+#include "scenarios.hpp"
 
 int main(int count, char** words) {
+    using namespace stress;
+    static constexpr std::pair<const char*, Scenario*> scenarios[] = {
+        {"every_kernel", every_kernel},
+        {"random_instants", random_instants},
+        {"real_time", real_time},
+        {"generations", generations},
+        {"retirement", retirement},
+        {"shield", shield},
+        {"real_time_first", real_time_first},
+        {"stale_behind_real_time", stale_behind_real_time},
+        {"side_by_side", side_by_side},
+        {"uncovered", uncovered},
+        {"wakes_for_kernels", wakes_for_kernels},
+        {"scheduling_class", scheduling_class},
+        {"purse", purse},
+        {"no_allocation", no_allocation},
+    };
     if (count < 4)
         return 2;
-    const stress::Arguments arguments{static_cast<uint32_t>(std::stoul(words[2])),
-                                      static_cast<uint32_t>(std::stoul(words[3])),
-                                      count > 4 ? std::stoull(words[4]) : 1};
-    for (const auto& [name, scenario] : stress::kScenarios)
-        if (std::string(words[1]) == name) {
+    const Arguments arguments{static_cast<uint32_t>(std::stoul(words[2])), static_cast<uint32_t>(std::stoul(words[3])),
+                              count > 4 ? std::stoull(words[4]) : 1};
+    for (const auto& [name, scenario] : scenarios) {
+        if (words[1] == std::string(name)) {
             scenario(arguments);
             return 0;
         }
+    }
     return 2;
 }

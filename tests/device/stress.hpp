@@ -31,10 +31,16 @@ inline constexpr size_t kBlockElements = 64;
 struct Record {
     std::atomic<uint32_t> begun[kBlocks];
     std::atomic<uint32_t> finished[kBlocks];
+    std::atomic<uint64_t> order[kBlocks];  // when it was last begun, counted over all blocks of all probes
+    std::atomic<uint32_t> in_fifo;         // blocks begun in SCHED_FIFO
 };
 extern Record records[kInstances];
-// Blocks of any probe that run right now, and the most at once since the last reset.
+uint32_t begun(uint32_t id);  // blocks of an instance
+// Blocks of any probe that run right now, and the most at once since records were cleared.
 extern std::atomic<int> inside;
+extern std::atomic<int> most_inside;
+// Calls of operator new, anywhere in the process.
+extern std::atomic<uint64_t> allocations;
 
 void clear_records();
 // Every block of instances [0, instances) finished exactly once.
@@ -53,7 +59,12 @@ struct Behaviour {
     uint64_t block_ns = 0;  // a block takes at least this long, looking for the epoch all the time
     bool deaf = false;      // does not look
     bool endless = false;   // a preemptible block never finishes
+    bool held = false;      // a block ends no sooner than `released`
+    bool meets = false;     // a block ends no sooner than two blocks have been inside at once
 };
+extern std::atomic<bool> released;
+// Waits until so many blocks are inside at once.
+void wait_inside(int blocks);
 
 // in -> kernels instances -> out, `blocks` blocks each.
 Chain probe_chain(reef::Device& device, uint32_t first_id, uint32_t kernels, uint32_t blocks,

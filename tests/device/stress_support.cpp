@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <poll.h>
+#include <sched.h>
 
 #include <cmath>
 #include <cstring>
@@ -19,8 +20,12 @@ using namespace reef;
 
 Record records[kInstances];
 std::atomic<int> inside;
+std::atomic<int> most_inside;
+std::atomic<bool> released;
 
 namespace {
+
+std::atomic<uint64_t> sequence;
 
 struct Probe {
     uint32_t id;
@@ -32,7 +37,13 @@ struct Probe {
 template <class Check> bool probe_block(const cpu::Kernel& kernel, const cpu::BlockArgs& args, const Check& check) {
     const Probe& probe = *static_cast<const Probe*>(kernel.params);
     Record& record = records[probe.id];
-    inside.fetch_add(1, std::memory_order_relaxed);
+    const int now_inside = inside.fetch_add(1, std::memory_order_relaxed) + 1;
+    int most = most_inside.load(std::memory_order_relaxed);
+    while (most < now_inside && !most_inside.compare_exchange_weak(most, now_inside, std::memory_order_relaxed)) {
+    }
+    if (sched_getscheduler(0) == SCHED_FIFO)
+        record.in_fifo.fetch_add(1, std::memory_order_relaxed);
+    record.order[args.block].store(sequence.fetch_add(1), std::memory_order_relaxed);
     record.begun[args.block].fetch_add(1, std::memory_order_relaxed);
     if (probe.checks_before)
         for (uint32_t block = 0; block < probe.blocks; block++)
@@ -50,8 +61,15 @@ template <class Check> bool probe_block(const cpu::Kernel& kernel, const cpu::Bl
         y[mine] = x[mine] * 0.75f + x[other] * 0.5f + static_cast<float>(probe.id);
         finished = how.deaf || !check.stale();
     }
-    while (finished && (endless || (how.block_ns && monotonic_ns() < until)))
+    auto waits = [&] {
+        return endless || (how.block_ns && monotonic_ns() < until) || (how.held && !released.load()) ||
+               (how.meets && most_inside.load() < 2);
+    };
+    while (finished && waits()) {
+        if (how.held || how.meets)
+            sched_yield();
         finished = how.deaf || !check.stale();
+    }
     if (finished)
         record.finished[args.block].fetch_add(1, std::memory_order_relaxed);
     inside.fetch_sub(1, std::memory_order_relaxed);
@@ -66,7 +84,7 @@ bool create_probe(cpu::Spec& spec, cpu::Kernel& kernel) {
     probe->id = static_cast<uint32_t>(spec.integer("id", 0));
     probe->blocks = static_cast<uint32_t>(spec.tensor(0).bytes / (kBlockElements * sizeof(float)));
     probe->behaviour = {static_cast<uint64_t>(spec.integer("block_ns", 0)), spec.integer("deaf", 0) != 0,
-                        spec.integer("endless", 0) != 0};
+                        spec.integer("endless", 0) != 0, spec.integer("held", 0) != 0, spec.integer("meets", 0) != 0};
     probe->checks_before = spec.integer("checks_before", 0) != 0;
     kernel = {probe->blocks, 0, probe,
               [](const cpu::Kernel& k, const cpu::BlockArgs& args) { probe_block(k, args, cpu::NoCheckpoint{}); },
@@ -131,9 +149,24 @@ private:
 }  // namespace
 
 void clear_records() {
-    for (Record& record : records)
+    for (Record& record : records) {
         for (uint32_t block = 0; block < kBlocks; block++)
-            record.begun[block] = 0, record.finished[block] = 0;
+            record.begun[block] = 0, record.finished[block] = 0, record.order[block] = 0;
+        record.in_fifo = 0;
+    }
+    most_inside = 0;
+}
+
+uint32_t begun(uint32_t id) {
+    uint32_t sum = 0;
+    for (const std::atomic<uint32_t>& count : records[id].begun)
+        sum += count;
+    return sum;
+}
+
+void wait_inside(int blocks) {
+    while (inside.load() < blocks)
+        sched_yield();
 }
 
 void check_exactly_once(uint32_t instances, uint32_t blocks) {
@@ -151,9 +184,14 @@ Chain probe_chain(Device& device, uint32_t first_id, uint32_t kernels, uint32_t 
                               {"block_ns", static_cast<int64_t>(behaviour.block_ns)},
                               {"deaf", int64_t{behaviour.deaf}},
                               {"endless", int64_t{behaviour.endless}},
+                              {"held", int64_t{behaviour.held}},
+                              {"meets", int64_t{behaviour.meets}},
                               {"checks_before", int64_t{i > 0}}});
     clear_records();
+    most_inside = 2;  // nobody holds or meets the run that makes the expected output
+    released = true;
     Chain chain = builder.finish(device, first_id + 1);
+    released = false;
     clear_records();
     return chain;
 }

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scenarios, by file. Each fails by CHECK, or by never ending.
+#pragma once
+#include "stress.hpp"
+
+namespace stress {
+
+struct Arguments {
+    uint32_t workers;
+    uint32_t rounds;
+    uint64_t seed;
+};
+using Scenario = void(const Arguments&);
+
+// stress_exact.cpp
+Scenario every_kernel, random_instants, real_time, generations, retirement, shield;
+// stress_order.cpp
+Scenario real_time_first, stale_behind_real_time, side_by_side, uncovered, wakes_for_kernels, scheduling_class, purse,
+    no_allocation;
+
+}  // namespace stress

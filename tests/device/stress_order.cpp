@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scenarios about who runs when: classes, queues side by side, wake-ups, scheduling class, allocation.
+#include <sched.h>
+
+#include <algorithm>
+
+#include "clock.hpp"
+#include "cpu_context.hpp"
+#include "scenarios.hpp"
+
+namespace stress {
+
+using namespace reef;
+
+namespace {
+
+// A request of probes on one queue, launched as one window under epoch 0.
+struct Once {
+    Once(Device& device, const Chain& chain) : chain(chain), slot(chain), context(device.make_context(chain.model)) {}
+    uint32_t launch(Device& device, QueueId queue) {
+        const uint32_t mark = device.retired(queue) + 1;
+        device.launch(queue,
+                      {context.get(), slot.binding(), 0, chain.model->kernels(), 0, queue != kRealTimeQueue, mark});
+        return mark;
+    }
+    const Chain& chain;
+    Slot slot;
+    std::unique_ptr<Context> context;
+};
+
+}  // namespace
+
+// Every worker holds a best-effort block when real-time work comes beside it, without an epoch written: no worker begins
+// another best-effort block before the last real-time one has begun.
+void real_time_first(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    const uint32_t workers = arguments.workers;
+    Chain slow = probe_chain(device, 0, 1, 4 * workers, {.held = true});
+    Chain fast = probe_chain(device, 1, 2, 2 * workers, {});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Once best_effort(device, slow), real_time(device, fast);
+        clear_records();
+        released = false;
+        const uint32_t mark = best_effort.launch(device, 1);
+        wait_inside(static_cast<int>(workers));
+        const uint32_t real_time_mark = real_time.launch(device, kRealTimeQueue);
+        released = true;
+        wait_for(device, kRealTimeQueue, real_time_mark);
+        check_output(fast, real_time.slot);
+        wait_for(device, 1, mark);
+        check_output(slow, best_effort.slot);
+        std::vector<uint64_t> order(4 * workers);
+        std::copy_n(records[0].order, order.size(), order.begin());
+        std::sort(order.begin(), order.end());
+        const uint64_t last = *std::max_element(records[2].order, records[2].order + 2 * workers);
+        CHECK(order[workers] > last);
+    }
+}
+
+// All workers hold real-time blocks; the best-effort windows behind them become stale: they retire at once, by the engine
+// thread alone, and never run.
+void stale_behind_real_time(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    const uint32_t workers = arguments.workers;
+    Chain held = probe_chain(device, 0, 1, workers, {.held = true});
+    Chain chain = probe_chain(device, 1, 1, 4, {});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Once real_time(device, held);
+        std::vector<std::unique_ptr<Once>> windows;
+        clear_records();
+        released = false;
+        const uint32_t real_time_mark = real_time.launch(device, kRealTimeQueue);
+        wait_inside(static_cast<int>(workers));
+        uint32_t epoch = 2 * round, mark = device.retired(1);
+        device.write_epoch(1, epoch);
+        auto launch = [&] {
+            windows.push_back(std::make_unique<Once>(device, chain));
+            Once& window = *windows.back();
+            device.launch(1, {window.context.get(), window.slot.binding(), 0, 1, epoch, true, ++mark});
+        };
+        for (uint32_t i = 0; i < kQueueDepth; i++)
+            launch();
+        device.write_epoch(1, epoch + 1);
+        CHECK(device.retired(1) == mark);
+        launch();  // still under the old epoch
+        CHECK(device.retired(1) == mark);
+        released = true;
+        wait_for(device, kRealTimeQueue, real_time_mark);
+        check_output(held, real_time.slot);
+        CHECK(begun(1) == 0);
+    }
+}
+
+// A worker that finds no block left in one best-effort queue takes those of another.
+void side_by_side(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    Chain held = probe_chain(device, 0, 2, 1, {.held = true});
+    Chain chain = probe_chain(device, 2, 3, 5, {});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Once first(device, held), second(device, chain);
+        clear_records();
+        released = false;
+        const uint32_t mark = first.launch(device, 1);
+        wait_inside(1);
+        const uint32_t second_mark = second.launch(device, 2);
+        wait_for(device, 2, second_mark);
+        check_output(chain, second.slot);
+        released = true;
+        wait_for(device, 1, mark);
+        check_output(held, first.slot);
+    }
+}
+
+// Best-effort work is launched while real-time work is on the device and the other workers sleep. When the real-time
+// window retires, they wake: the blocks wait until two are inside at once.
+void uncovered(const Arguments& arguments) {
+    CpuOptions how = options(arguments.workers);
+    how.spin_ns = 0;
+    CpuDevice device(how);
+    Chain held = probe_chain(device, 0, 1, 1, {.held = true});
+    Chain chain = probe_chain(device, 1, 1, 4, {.meets = true});
+    std::mt19937_64 random(arguments.seed);
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Once real_time(device, held), best_effort(device, chain);
+        clear_records();
+        released = false;
+        const uint32_t real_time_mark = real_time.launch(device, kRealTimeQueue);
+        wait_inside(1);
+        const uint32_t mark = best_effort.launch(device, 1);
+        const uint64_t until = monotonic_ns() + random() % 1'000'000;
+        while (monotonic_ns() < until)
+            sched_yield();
+        released = true;
+        wait_for(device, kRealTimeQueue, real_time_mark);
+        wait_for(device, 1, mark);
+        check_output(chain, best_effort.slot);
+    }
+}
+
+// Blocks that need each other's company on kernel after kernel: every kernel's start wakes sleeping workers.
+void wakes_for_kernels(const Arguments& arguments) {
+    CpuOptions how = options(arguments.workers);
+    how.spin_ns = 0;
+    CpuDevice device(how);
+    Chain alone = probe_chain(device, 0, 1, 1, {.block_ns = 300'000});
+    Chain together = probe_chain(device, 1, 6, 2, {.meets = true});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Once request(device, together), first(device, alone);
+        const QueueId queue = round % 2 ? kRealTimeQueue : 1;
+        clear_records();
+        wait_for(device, queue, first.launch(device, queue));
+        clear_records();
+        wait_for(device, queue, request.launch(device, queue));
+        check_output(together, request.slot);
+    }
+}
+
+// Real-time blocks run in SCHED_FIFO, best-effort blocks never do.
+void scheduling_class(const Arguments& arguments) {
+    CpuOptions how = options(arguments.workers);
+    how.realtime = true;
+    CpuDevice device(how);
+    if (!device.info().real_time) {
+        std::puts("SCHED_FIFO is not permitted here: run as root, or with RLIMIT_RTPRIO of 10 or more");
+        std::exit(77);
+    }
+    Chain real_time_chain = probe_chain(device, 0, 2, 6, {});
+    Chain best_effort_chain = probe_chain(device, 2, 2, 6, {});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        clear_records();
+        Once real_time(device, real_time_chain), best_effort(device, best_effort_chain);
+        uint32_t mark = 0;
+        if (round % 2)
+            mark = best_effort.launch(device, 1);
+        const uint32_t real_time_mark = real_time.launch(device, kRealTimeQueue);
+        if (round % 2 == 0)
+            mark = best_effort.launch(device, 1);
+        wait_for(device, kRealTimeQueue, real_time_mark);
+        wait_for(device, 1, mark);
+        CHECK(records[0].in_fifo == 6 && records[1].in_fifo == 6);
+        CHECK(records[2].in_fifo == 0 && records[3].in_fifo == 0);
+    }
+}
+
+// In simulated time: a worker that is always busy, and one that comes and goes, spend at most 0.9 s of any second in
+// SCHED_FIFO.
+void purse(const Arguments& arguments) {
+    std::mt19937_64 random(arguments.seed);
+    constexpr uint64_t step_ns = 100'000, second = 1'000'000'000 / step_ns;
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        uint64_t now = 5, busy_until = 0, idle_until = 0, in_window = 0, most = 0;
+        RealtimePurse account(now);
+        std::vector<bool> in_fifo;
+        bool raised = false;
+        while (in_fifo.size() < 20 * second) {
+            if (in_fifo.size() >= idle_until) {
+                busy_until = in_fifo.size() + random() % (2 * second);
+                idle_until = busy_until + random() % second;
+            }
+            const bool busy = round == 0 || in_fifo.size() < busy_until;
+            if (!busy)
+                raised = false;
+            else if (!raised)
+                raised = account.may_raise();
+            now += step_ns;
+            account.account(now, raised);
+            in_fifo.push_back(raised);
+            in_window += raised;
+            if (in_fifo.size() > second)
+                in_window -= in_fifo[in_fifo.size() - 1 - second];
+            most = std::max(most, in_window);
+            if (account.empty())
+                raised = false;
+        }
+        CHECK(most <= second * 9 / 10 + 1);
+        CHECK(round != 0 || most >= second * 8 / 10);
+    }
+}
+
+// Nothing is allocated by launching, running, preempting and retiring.
+void no_allocation(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    Chain chain = arithmetic_chain(device, 6, 20'000, arguments.seed);
+    Once best_effort(device, chain), real_time(device, chain);
+    Runner runner(device);
+    auto both = [&](uint32_t rounds) {
+        for (uint32_t round = 0; round < rounds; round++) {
+            runner.run(*best_effort.context, 6, best_effort.slot.binding(),
+                       {.preemptible = true, .interrupts = 3, .seed = round});
+            runner.run(*real_time.context, 6, real_time.slot.binding(), {});
+        }
+    };
+    both(1);
+    const uint64_t before = allocations;
+    both(arguments.rounds);
+    CHECK(allocations == before);
+    check_output(chain, best_effort.slot);
+    check_output(chain, real_time.slot);
+}
+
+}  // namespace stress

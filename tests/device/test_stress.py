@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU device under stress: the scenarios of tests/device/stress*.cpp, plain and under ThreadSanitizer."""
+
+import functools
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "tests/device"
+INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
+SOURCES = [
+    *sorted(HERE.glob("stress*.cpp")),
+    *(path for path in sorted((ROOT / "reefd/engine").glob("cpu_*.cpp")) if path.stem not in ("cpu_isa", "cpu_start")),
+    *(ROOT / "reefd/engine" / name for name in ("model.cpp", "model_check.cpp", "runner.cpp")),
+    *(ROOT / "kernels/cpu" / name for name in ("unary.cpp", "binary.cpp")),
+]
+FLAGS = {"plain": ["-O2"], "tsan": ["-O1", "-fsanitize=thread"]}
+# Scenario: rounds plain, rounds under ThreadSanitizer (0: the sanitizer has nothing to say about it).
+SCENARIOS = {
+    "every_kernel": (20, 4),
+    "random_instants": (30, 8),
+    "real_time": (200, 40),
+    "generations": (60, 15),
+    "retirement": (150, 30),
+    "shield": (20, 3),
+    "real_time_first": (100, 20),
+    "stale_behind_real_time": (100, 20),
+    "side_by_side": (100, 20),
+    "uncovered": (100, 20),
+    "wakes_for_kernels": (50, 10),
+    "scheduling_class": (50, 0),
+    "purse": (20, 0),
+    "no_allocation": (50, 0),
+}
+NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels"}
+
+
+def build(kind: str) -> Path:
+    """One program for each kind, made again when a source or header is newer."""
+    folder = ROOT / "build/tests/device" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = [
+        path for place in ("reefd/engine", "kernels/cpu", "tests/device") for path in (ROOT / place).glob("*.hpp")
+    ]
+    newest_header = max(path.stat().st_mtime for path in headers)
+    flags = [
+        "-std=c++20",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffp-contract=off",
+        "-DREEF_ISA=portable",
+        *FLAGS[kind],
+    ]
+
+    def compile_one(source: Path) -> Path:
+        made = folder / f"{source.stem}.o"
+        if not made.exists() or made.stat().st_mtime < max(newest_header, source.stat().st_mtime):
+            command = ["g++", *flags, *INCLUDES, "-c", str(source), "-o", str(made)]
+            result = subprocess.run(command, capture_output=True, text=True)
+            assert result.returncode == 0, result.stderr
+        return made
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, SOURCES))
+    program = folder / "stress"
+    if not program.exists() or program.stat().st_mtime < max(made.stat().st_mtime for made in objects):
+        subprocess.run(["g++", *flags, *map(str, objects), "-o", str(program), "-pthread"], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
+def programs() -> Callable[[str], Path]:
+    return functools.cache(build)
+
+
+CASES = [
+    (kind, scenario, workers, rounds)
+    for kind in FLAGS
+    for scenario in SCENARIOS
+    for workers in ((1, 2, 3, 5) if kind == "plain" else (1, 2, 3))
+    if (rounds := SCENARIOS[scenario][kind == "tsan"]) and (workers > 1 or scenario not in NEEDS_TWO)
+]
+
+
+@pytest.mark.parametrize(("kind", "scenario", "workers", "rounds"), CASES)
+def test_scenario(programs: Callable[[str], Path], kind: str, scenario: str, workers: int, rounds: int) -> None:
+    path = programs(kind)
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}
+    for seed in (1, 2):
+        command = [str(path), scenario, str(workers), str(rounds), str(seed)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        if result.returncode == 77:
+            pytest.skip(result.stdout.strip())
+        assert result.returncode == 0, f"{' '.join(command)}\n{result.stderr[-4000:]}"
