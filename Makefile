@@ -65,6 +65,7 @@ lint: .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=libreef/examples $(BIN)/mypy libreef/examples/demo.py libreef/examples/fatigue.py libreef/python/build_cffi.py
 	$(BIN)/clang-format --dry-run --Werror $(FORMATTED)
 
 format: .venv/.lint

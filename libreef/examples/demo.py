@@ -109,7 +109,7 @@ def drive(stack: ExitStack, options: argparse.Namespace, say: Console) -> None:
     wait_until(runtime / "reef.sock", {"reefd": daemon})
 
     say.print(f"Both programs side by side for {options.seconds} seconds ...")
-    watching = [sys.executable, EXAMPLES / "fatigue.py", PICTURE, "3600", "--draw", RESULTS]
+    watching: list[str | Path] = [sys.executable, EXAMPLES / "fatigue.py", PICTURE, "3600", "--draw", RESULTS]
     with running(watching, environment, RESULTS / "fatigue.jsonl") as fatigue:
         wait_until(RESULTS / "fatigue.jsonl", {"reefd": daemon, "fatigue": fatigue})
         with running([OBSTACLE, frame, str(options.seconds)], environment, RESULTS / "beside.jsonl") as obstacle:

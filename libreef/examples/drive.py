@@ -62,7 +62,7 @@ def drive(picture: Image.Image, eyes: list[np.ndarray], frames: int) -> list[Ima
         view = Image.fromarray(pixels).transform(
             picture.size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR
         )
-        result.append(view.point(lambda value, light=light: value * light))  # type: ignore[misc]
+        result.append(view.point(lambda value, light=light: value * light))
     return result
 
 

@@ -51,11 +51,8 @@ def test_a_program_builds_against_it(installed: Path, tmp_path: Path, compiler: 
     library = next(installed.rglob("libreef.so")).parent
     flags = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-std=" + ("c11" if suffix == "c" else "c++17")]
     client = tmp_path / "client"
-    subprocess.run(
-        [compiler, *flags, source, f"-I{installed / 'include'}", f"-L{library}", f"-Wl,-rpath,{library}", "-lreef"]
-        + ["-o", client],
-        check=True,
-    )
+    places = [f"-I{installed / 'include'}", f"-L{library}", f"-Wl,-rpath,{library}"]
+    subprocess.run([compiler, *flags, source, *places, "-lreef", "-o", client], check=True)
     version = subprocess.run([client], check=True, capture_output=True, text=True).stdout.strip()
     package = (library / "pkgconfig/reef.pc").read_text()
     assert f"Version: {version}" in package
