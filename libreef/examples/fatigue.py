@@ -47,17 +47,17 @@ class Driver:
 def look(client: Client, frame: Image.Image) -> Driver | None:
     """Runs the three stages on a frame. None: no face in it."""
     with client.loan("face") as loan:
-        face.fill(loan.inputs["image"], frame.resize((face.FACE_SIZE, face.FACE_SIZE)), symmetric=True)
+        face.fill(loan.inputs["image"].array, frame.resize((face.FACE_SIZE, face.FACE_SIZE)), symmetric=True)
         outputs = loan.infer()
-        found = face.best_face(outputs["boxes"], outputs["scores"], frame.size)
+        found = face.best_face(outputs["boxes"].array, outputs["scores"].array, frame.size)
     if found is None:
         return None
 
     square = face.around_face(found)
     with client.loan("mesh") as loan:
         crop = frame.crop(square).resize((face.MESH_SIZE, face.MESH_SIZE), Image.Resampling.BILINEAR)
-        face.fill(loan.inputs["image"], crop)
-        landmarks = face.in_picture(loan.infer()["landmarks"], square, face.MESH_SIZE)
+        face.fill(loan.inputs["image"].array, crop)
+        landmarks = face.in_picture(loan.infer()["landmarks"].array, square, face.MESH_SIZE)
     eyes = landmarks[list(face.RIGHT_EYE)], landmarks[list(face.LEFT_EYE)]
 
     # Both eyes are submitted before either is waited for. The network knows left eyes: a right one is shown mirrored.
@@ -65,9 +65,9 @@ def look(client: Client, frame: Image.Image) -> Driver | None:
         squares = [face.around_eye(eye) for eye in eyes]
         for loan, where, mirrored in zip((right, left), squares, (True, False), strict=True):
             crop = frame.crop(where).resize((face.IRIS_SIZE, face.IRIS_SIZE), Image.Resampling.BILINEAR)
-            face.fill(loan.inputs["image"], crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
+            face.fill(loan.inputs["image"].array, crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
         answers = [loan.submit() for loan in (right, left)]
-        rims = [answer.result()["iris"].reshape(5, 3).copy() for answer in answers]
+        rims = [answer.result()["iris"].array.reshape(5, 3).copy() for answer in answers]
     rims[0][:, 0] = face.IRIS_SIZE - rims[0][:, 0]
     irises = [face.in_picture(rim, where, face.IRIS_SIZE) for rim, where in zip(rims, squares, strict=True)]
     ear = face.eye_aspect_ratio(eyes[0]), face.eye_aspect_ratio(eyes[1])

@@ -41,7 +41,7 @@ def load() -> None:
     with Client(BE_TASK, timeout=10.0) as client:
         loans = [client.loan() for _ in range(4)]
         for loan in loans:
-            _fill(loan.inputs["image"])
+            _fill(loan.inputs["image"].array)
         pending = [loan.submit() for loan in loans]
         while True:
             for index, loan in enumerate(loans):
@@ -55,7 +55,7 @@ class _Windows:
 
     def __init__(self, client: Client, rate: float) -> None:
         self._loan = client.loan()
-        _fill(self._loan.inputs["image"])
+        _fill(self._loan.inputs["image"].array)
         self._period_ns = int(1e9 / rate)
         self._random = np.random.default_rng(2)
 

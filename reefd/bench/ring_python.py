@@ -6,6 +6,7 @@ python -m reefd.bench.ring_python TASK ROUNDS CPU    writes the times as uint32 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -20,14 +21,14 @@ WARM_UP = 200
 def round_trips(task: str, rounds: int) -> np.ndarray:
     """Times of `rounds` requests on one loan, nanoseconds."""
     times = np.empty(rounds, dtype=np.uint32)
-    with Client(task, timeout=10.0, spin=True) as client, client.loan() as loan:
-        words = loan.inputs["input"].view(np.uint64)
+    with Client(task, timeout=10.0, spin=math.inf) as client, client.loan() as loan:
+        words = loan.inputs["input"].array.view(np.uint64)
         for index in range(-WARM_UP, rounds):
             words[:] = index & 0xFFFF_FFFF
             start = time.perf_counter_ns()
             outputs = loan.infer()
             times[max(index, 0)] = time.perf_counter_ns() - start
-            if outputs["output"].view(np.uint64)[0] != index & 0xFFFF_FFFF:
+            if outputs["output"].array.view(np.uint64)[0] != index & 0xFFFF_FFFF:
                 raise RuntimeError("the echo is not what was sent")
     return times
 
