@@ -322,5 +322,32 @@ template <Activation kKind> void apply_all(const float* x, float* y, int64_t cou
     loops[static_cast<int>(activation.kind)](x, y, count, activation.alpha, activation.beta);
 }
 
+// An end that is only a bound, or a slope for what is negative, is done in registers; anything else needs a pass of its own.
+struct Bounds {
+    float low, high;
+    bool bent;
+};
+
+REEF_INLINE bool simple_end(const ActivationSpec& activation, Bounds& bounds) {
+    bounds = {-kInfinity, kInfinity, false};
+    switch (activation.kind) {
+    case Activation::none:
+        return true;
+    case Activation::relu:
+        bounds.low = 0;
+        return true;
+    case Activation::clip:
+        bounds.low = activation.alpha;
+        bounds.high = activation.beta;
+        return true;
+    case Activation::leaky_relu:
+    case Activation::prelu:
+        bounds.bent = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 }  // namespace
 }  // namespace reef::cpu::REEF_ISA

@@ -352,7 +352,8 @@ bool pack(Spec& spec, Conv& conv) {
 // How the end of a tile is done, and what it needs.
 void choose_finish(Conv& conv) {
     Bounds bounds;
-    conv.plain_finish = simple_end(conv.shape, bounds) && !conv.shape.output_nchw;
+    conv.plain_finish =
+        simple_end(conv.shape.activation, bounds) && !conv.shape.output_nchw && !residual_after(conv.shape);
     conv.low = bounds.low;
     conv.high = bounds.high;
     conv.finish = bounds.bent ? Finish::slope : Finish::clamp;
@@ -458,7 +459,11 @@ bool lay_out(Spec& spec, Conv& conv, Kernel& kernel) {
     conv.images = flat ? 1 : s.batch;
     conv.rows = flat ? 1 : s.out_height;
     conv.width = flat ? s.batch * s.out_height * s.out_width : s.out_width;
-    conv.tiles = up(conv.width, kTileRows);
+    const int64_t apart = conv.feed == Feed::gathered
+                              ? conv.depth
+                              : s.stride_w * (conv.feed == Feed::direct ? s.channels : conv.group_in);
+    conv.pixel_bytes = apart * static_cast<int64_t>(sizeof(float));
+    conv.tiles = up(conv.width, rows_for(conv.pixel_bytes));
     if (!divide(spec, conv, kernel))
         return false;
 
@@ -467,14 +472,11 @@ bool lay_out(Spec& spec, Conv& conv, Kernel& kernel) {
     const int64_t most_columns = smaller(conv.width, most_tiles * kTileRows);
     int64_t copied = 0;
     if (conv.feed == Feed::direct) {
-        conv.pixel_bytes = s.stride_w * s.channels * static_cast<int64_t>(sizeof(float));
         conv.row_bytes = s.stride_h * s.width * s.channels * static_cast<int64_t>(sizeof(float));
     } else if (conv.feed == Feed::gathered) {
-        conv.pixel_bytes = conv.depth * static_cast<int64_t>(sizeof(float));
         copied = most_columns * conv.depth;
     } else {
         conv.pitch = ((most_columns - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1) * conv.group_in;
-        conv.pixel_bytes = s.stride_w * conv.group_in * static_cast<int64_t>(sizeof(float));
         conv.row_bytes = s.stride_h * conv.pitch * static_cast<int64_t>(sizeof(float));
         copied = conv.pitch * ((most_rows - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1);
     }

@@ -2,6 +2,7 @@
 // What conv2d and depthwise_conv2d read from a resource: shapes, attributes and arguments, checked completely.
 #pragma once
 #include "activation.hpp"
+#include "work.hpp"
 
 namespace reef::cpu::REEF_ISA {
 namespace {
@@ -180,32 +181,9 @@ REEF_INLINE int64_t output_size(int64_t size, int64_t before, int64_t after, int
     return true;
 }
 
-// An end that is only a bound, or a slope for what is negative; anything else needs a pass of its own.
-struct Bounds {
-    float low, high;
-    bool bent;
-};
-
-[[maybe_unused]] bool simple_end(const ConvShape& shape, Bounds& bounds) {
-    bounds = {-kInfinity, kInfinity, false};
-    switch (shape.activation.kind) {
-    case Activation::none:
-        break;
-    case Activation::relu:
-        bounds.low = 0;
-        break;
-    case Activation::clip:
-        bounds.low = shape.activation.alpha;
-        bounds.high = shape.activation.beta;
-        break;
-    case Activation::leaky_relu:
-    case Activation::prelu:
-        bounds.bent = true;
-        break;
-    default:
-        return false;
-    }
-    return !(shape.activation_first && shape.residual_channels != 0);
+// The residual is added after the activation, which the register tiles cannot do.
+REEF_INLINE bool residual_after(const ConvShape& shape) {
+    return shape.activation_first && shape.residual_channels != 0;
 }
 
 // Weights, bias and slope were packed: the device may free the originals.
@@ -214,29 +192,6 @@ struct Bounds {
         if (shape.residual_channels == 0 || i != shape.residual_argument)
             spec.packed(static_cast<uint32_t>(i));
 }
-
-// Work is cut by its nominal time on one core, never by what the machine happens to do: blocks must not depend on it.
-constexpr double kNominalMacsPerMicrosecond = 5000.0 * kLanes;
-constexpr double kNominalBytesPerMicrosecond = 10000.0;
-constexpr double kBlockMicroseconds = 40.0;
-constexpr double kShortestBlockMicroseconds = 3.0;
-
-// Into how many blocks to cut this much work, at most `most`.
-REEF_INLINE int64_t blocks_for(double microseconds, int64_t most) {
-    double blocks = microseconds / kBlockMicroseconds;
-    if (blocks < 8) {
-        const double small = microseconds / kShortestBlockMicroseconds;
-        blocks = small < 8 ? small : 8;
-    }
-    const int64_t count = blocks > static_cast<double>(most) ? most : static_cast<int64_t>(blocks);
-    return count < 1 ? 1 : count;
-}
-
-REEF_INLINE double larger(double a, double b) { return a > b ? a : b; }
-
-REEF_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-REEF_INLINE int64_t up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
 }  // namespace
 }  // namespace reef::cpu::REEF_ISA

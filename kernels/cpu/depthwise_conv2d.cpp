@@ -387,7 +387,7 @@ void choose_tile(Depthwise& d) {
 
 void choose_finish(Depthwise& d) {
     Bounds bounds;
-    const bool plain = simple_end(d.shape, bounds);
+    const bool plain = simple_end(d.shape.activation, bounds) && !residual_after(d.shape);
     d.low = bounds.low;
     d.high = bounds.high;
     d.finish = !plain ? Finish::other : (bounds.bent ? Finish::slope : Finish::clamp);

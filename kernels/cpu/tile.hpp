@@ -22,6 +22,14 @@ constexpr int kTileRows = 6;
 constexpr int kTileRows = 4;
 #endif
 
+// How many rows a tile may have when they lie this far apart. At multiples of 4 KiB all of them fall into one set of the
+// first cache, which must also take a line or two of B.
+REEF_INLINE int64_t rows_for(int64_t row_bytes) {
+    constexpr int64_t kSetBytes = 4096;
+    constexpr int kWays = 10;
+    return row_bytes % kSetBytes == 0 && kTileRows > kWays ? kWays : kTileRows;
+}
+
 enum class Finish : uint8_t {
     keep,   // write the accumulators as they are
     clamp,  // add the residual, bound to [low, high]

@@ -159,7 +159,7 @@ def main() -> None:
                 totals[count][0] += measured[case][count][0] * occurrences
                 totals[count][1] += measured[case][count][1] * occurrences
         parts = [
-            f"{count} threads {a * 1e3:8.2f} ms ({2e-9 * work / a:5.1f} GFLOP/s)  ONNX Runtime {b * 1e3:8.2f}  {a / b:5.2f}"
+            f"{count} threads {a * 1e3:8.2f} ms ({2e-9 * work / a:5.1f} GFLOP/s)  theirs {b * 1e3:8.2f}  {a / b:5.2f}"
             for count, (a, b) in totals.items()
         ]
         print(f"{name:16} " + "   ".join(parts), flush=True)
