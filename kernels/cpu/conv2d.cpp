@@ -400,8 +400,7 @@ bool make_chunks(Spec& spec, Conv& conv) {
     return true;
 }
 
-// Cuts the work into blocks. Pixels are divided first, down to four tiles, then panels, so that what a block copies of x
-// is used for many channels.
+// Cuts the work into blocks.
 bool divide(Spec& spec, Conv& conv, Kernel& kernel) {
     const ConvShape& s = conv.shape;
     const int64_t tiles = conv.images * conv.rows * conv.tiles;
@@ -413,9 +412,12 @@ bool divide(Spec& spec, Conv& conv, Kernel& kernel) {
                          per_pixel + pixels * static_cast<double>(s.out_channels));
     const double time = larger(pixels * per_pixel / kNominalMacsPerMicrosecond, bytes / kNominalBytesPerMicrosecond);
     const int64_t blocks = blocks_for(time, kLargestSize);
-    int64_t parts = smaller(blocks, tiles < 4 ? 1 : tiles / 4);
-    conv.panel_splits = smaller(panels, up(blocks, parts));
-    parts = smaller(tiles, up(blocks, conv.panel_splits));
+    const double input =
+        sizeof(float) * static_cast<double>(s.batch * s.height * s.width) * static_cast<double>(s.channels);
+    const Splits splits = split_product(smaller(blocks, tiles * panels), tiles, panels, input,
+                                        sizeof(float) * per_pixel, conv.feed == Feed::direct ? 1.0 : 3.0);
+    conv.panel_splits = splits.panels;
+    int64_t parts = splits.rows;
     if (conv.feed == Feed::gathered) {
         const int64_t room = kGatherFloats / (kTileRows * conv.depth);
         const int64_t least = up(tiles, room < 1 ? 1 : room);

@@ -341,9 +341,11 @@ bool create_float(Spec& spec, Kernel& kernel, Matmul& p) {
     const int64_t blocks =
         blocks_for(larger(work / kNominalMacsPerMicrosecond, bytes / kNominalBytesPerMicrosecond), kMaxBlocks);
     const int64_t each = up(blocks, p.batches);  // for one batch
-    p.row_splits = smaller(each, p.tiles < 4 ? 1 : p.tiles / 4);
-    p.panel_splits = smaller(p.panels, up(each, p.row_splits));
-    p.row_splits = smaller(p.tiles, up(each, p.panel_splits));
+    const Splits splits = split_product(
+        smaller(each, p.tiles * p.panels), p.tiles, p.panels, sizeof(float) * static_cast<double>(p.m * p.k),
+        sizeof(float) * static_cast<double>(p.k * p.vectors * kLanes), p.trans_a ? 4.0 : 1.0);
+    p.row_splits = splits.rows;
+    p.panel_splits = splits.panels;
     if (p.trans_a) {
         const int64_t room = kTurnedFloats / (kTileRows * p.k);
         const int64_t least = up(p.tiles, room < 1 ? 1 : room);
