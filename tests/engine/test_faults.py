@@ -55,6 +55,7 @@ def test_truncated_while_a_worker_reads_the_input(engine):
     bad.publish()
     wait_until(lambda: bad.d_hot.sq_head == 4)
     os.ftruncate(bad.regions.c_fd, 0)
+    os.eventfd_write(bad.regions.doorbell, 1)  # should the worker have been quicker
     quarantined(engine, bad)
     # Each was completed, by its run or by the quarantine; c's words are zero, so nothing was consumed.
     wait_until(lambda: bad.d_hot.cq_tail == 4)
