@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
+
+Memory = Buffer | NDArray[Any]  # before Python 3.12 the type checker does not know that an array is a buffer
 
 class ModelError(Exception):
     """A resource that cannot be loaded: names the kernel or storage and says what is wrong."""
@@ -24,13 +27,17 @@ class ModelSpec:
         dtype: str,
         shape: Sequence[int],
         offset: int = 0,  # arena: from its start; a view: from the start of its base; others: 0
-        data: Buffer | None = None,  # weight: its bytes, copied
+        data: Memory | None = None,  # weight: its bytes, copied
         base: int = -1,  # a view: the storage whose bytes these are, seen in another shape
     ) -> int:
         """A view lies within a storage that is no view itself, has its kind, and occupies no memory: a reshaped tensor, or a
         part of an output that a kernel writes in place. dtype is NumPy's name ("float32"). Returns the storage's index."""
     def add_kernel(
-        self, name: str, op: str, args: Sequence[int], access: Sequence[Literal["read", "write", "read_write"]],
+        self,
+        name: str,
+        op: str,
+        args: Sequence[int],
+        access: Sequence[Literal["read", "write", "read_write"]],
         attributes: dict[str, Any],
     ) -> int: ...
     def set_inputs(self, storages: Sequence[int]) -> None: ...
@@ -40,7 +47,12 @@ def instruction_sets() -> list[str]:
     """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses one."""
 
 def run_model(
-    spec: ModelSpec, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, workers: int = 0, isa: str = "",
+    spec: ModelSpec,
+    inputs: Sequence[Memory],
+    outputs: Sequence[Memory],
+    *,
+    workers: int = 0,
+    isa: str = "",
 ) -> None:
     """Loads a model on a CPU device of its own and runs it once, plain. Buffers are contiguous, in the order of set_inputs
     and set_outputs; `workers` 0: one for each CPU that this process may use."""
@@ -49,13 +61,28 @@ class CpuDevice:
     """A CPU device without an engine: this process launches. For profiling and tests; one thread at a time."""
 
     def __init__(
-        self, *, workers: int = 0, isa: str = "", realtime: bool = False, spin_ns: int = 20_000, shield_after: int = 8,
+        self,
+        *,
+        workers: int = 0,
+        isa: str = "",
+        realtime: bool = False,
+        spin_ns: int = 20_000,
+        shield_after: int = 8,
     ) -> None: ...
     info: dict[str, Any]  # name, detail, compute_units, queues, queue_depth, realtime
     def load(self, spec: ModelSpec) -> Model: ...
     def run(
-        self, model: Model, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, preemptible: bool = False,
-        interrupt_at: Sequence[int] = (), interrupts: int = 0, within_ns: int = 100_000, seed: int = 1, rounds: int = 1,
+        self,
+        model: Model,
+        inputs: Sequence[Memory],
+        outputs: Sequence[Memory],
+        *,
+        preemptible: bool = False,
+        interrupt_at: Sequence[int] = (),
+        interrupts: int = 0,
+        within_ns: int = 100_000,
+        seed: int = 1,
+        rounds: int = 1,
     ) -> dict[str, Any]:
         """Runs a model, `rounds` times in a row with the same inputs. Preemptible runs can be interrupted and are resumed:
         once after each kernel of `interrupt_at` (ascending) has begun, then `interrupts` times more, each at a random time
@@ -94,9 +121,18 @@ class TaskSpec:
     """What the engine needs of a manifest."""
 
     def __init__(
-        self, *, name: str, task_class: Literal["rt", "be"], models: Sequence[tuple[str, Model | None]],
-        slots: int, deadline_ns: int = 0, priority: int = 0, weight: int = 100,
-        queue: Literal["fail", "block", "latest"] = "fail", crc: bool = False, signature: int = 0,
+        self,
+        *,
+        name: str,
+        task_class: Literal["rt", "be"],
+        models: Sequence[tuple[str, Model | None]],
+        slots: int,
+        deadline_ns: int = 0,
+        priority: int = 0,
+        weight: int = 100,
+        queue: Literal["fail", "block", "latest"] = "fail",
+        crc: bool = False,
+        signature: int = 0,
         contexts: int = 0,  # execution contexts; 0: chosen by class
     ) -> None:
         """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the output
@@ -105,7 +141,12 @@ class TaskSpec:
 
 class Engine:
     def __init__(
-        self, *, device: str = "cpu", workers: int = 0, policy: str = "reef", max_sessions: int = 2000,
+        self,
+        *,
+        device: str = "cpu",
+        workers: int = 0,
+        policy: str = "reef",
+        max_sessions: int = 2000,
         realtime: bool = True,  # raise the engine thread and RT blocks to SCHED_FIFO where allowed
         cpu: int = -1,  # pin the engine thread to this processor; -1: not
     ) -> None:
@@ -117,7 +158,12 @@ class Engine:
     # ---- models; these may take long and release the GIL
     def load(self, spec: ModelSpec) -> Model: ...
     def run(
-        self, model: Model, inputs: Sequence[Buffer], outputs: Sequence[Buffer], *, preemptible: bool = False,
+        self,
+        model: Model,
+        inputs: Sequence[Memory],
+        outputs: Sequence[Memory],
+        *,
+        preemptible: bool = False,
     ) -> dict[str, Any]:
         """Runs a model once without a session, before start() (-EBUSY afterwards). Returns {"execute_ns": time}."""
 
@@ -133,8 +179,16 @@ class Engine:
         """-EBUSY while a session of it is attached: until poll_events() gave its "detached" event."""
     def region(self, task: int) -> Region: ...
     def attach(
-        self, *, task: int, session_id: int, daemon_epoch: int, c_fd: int, d_fd: int, doorbell_fd: int = -1,
-        socket_fd: int = -1, adopt: bool = False,
+        self,
+        *,
+        task: int,
+        session_id: int,
+        daemon_epoch: int,
+        c_fd: int,
+        d_fd: int,
+        doorbell_fd: int = -1,
+        socket_fd: int = -1,
+        adopt: bool = False,
     ) -> None:
         """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts serving.
         Descriptors are duplicated. EngineError: -EBADMSG a region that fails its checks, -EPROTONOSUPPORT one of another

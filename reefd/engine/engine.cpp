@@ -216,8 +216,9 @@ void Engine::attach(const AttachRequest& request) {
         throw EngineFailure(-EEXIST, "session " + std::to_string(request.session_id) + " is attached already");
     }
     const uint32_t index = free_index();
-    const SessionPlace place{request.session_id, index,          request.daemon_epoch, request.c_fd,
-                             request.d_fd,       request.doorbell_fd, request.socket_fd};
+    const SessionPlace place{request.session_id, index,        request.daemon_epoch,
+                             request.c_fd,       request.d_fd, request.doorbell_fd,
+                             request.socket_fd};
     auto session = std::make_unique<Session>(task, place, request.adopt);
     if (!simulated_) {
         loop_->robust().map(index, session->d_fd.get());
@@ -279,13 +280,15 @@ std::vector<EventRecord> Engine::poll_events() {
 
 Snapshot Engine::snapshot() {
     std::lock_guard lock(mutex_);
-    Snapshot snapshot{loop_->counters(), loop_->events().dropped(), {}, {}};
+    Snapshot snapshot{sync::copy_relaxed(loop_->counters()), loop_->events().dropped(), {}, {}};
     for (const auto& [id, task] : tasks_) {
-        snapshot.tasks.push_back({id, task->spec.name, task->spec.real_time, task->sessions, task->counters});
+        snapshot.tasks.push_back(
+            {id, task->spec.name, task->spec.real_time, task->sessions, sync::copy_relaxed(task->counters)});
     }
     for (const auto& [id, session] : sessions_) {
         snapshot.sessions.push_back({id, session->task.id, sync::load_relaxed(session->hot->verdict),
-                                     session->c.locked() && session->d.locked(), session->hot->stats});
+                                     session->c.locked() && session->d.locked(),
+                                     sync::copy_relaxed(session->hot->stats)});
     }
     return snapshot;
 }

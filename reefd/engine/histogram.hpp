@@ -12,7 +12,8 @@ namespace reef {
 class Histogram {
 public:
     static constexpr uint32_t kSubBits = 3;
-    static constexpr uint32_t kBuckets = 8 + 8 * 40;  // up to 2^43 ns, more than two hours; longer ones count in the last
+    static constexpr uint32_t kBuckets =
+        8 + 8 * 40;  // up to 2^43 ns, more than two hours; longer ones count in the last
 
     void record(uint64_t ns) {
         sync::add_relaxed<uint64_t>(counts_[index(ns)], 1);

@@ -11,7 +11,7 @@ template <class T> struct Link {
 };
 
 // First in, first out; any object may leave.
-template <class T, Link<T> T::*L> class List {
+template <class T, Link<T> T::* L> class List {
 public:
     bool empty() const { return head_ == nullptr; }
     T* front() const { return head_; }
@@ -44,7 +44,7 @@ template <class T> struct HeapNode {
 };
 
 // Smallest first by Less; push is constant time, removal of any object logarithmic (amortised).
-template <class T, HeapNode<T> T::*N, class Less> class Heap {
+template <class T, HeapNode<T> T::* N, class Less> class Heap {
 public:
     bool empty() const { return root_ == nullptr; }
     T* top() const { return root_; }

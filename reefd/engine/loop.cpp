@@ -24,11 +24,11 @@ namespace reef {
 namespace {
 
 constexpr uint64_t kMillisecond = 1'000'000;
-constexpr uint32_t kBestEffortBudget = 64;               // entries a turn, of all best-effort sessions together
-constexpr uint64_t kLookNs = 20'000;                     // how often a busy or spinning engine looks at the doorbells
-constexpr uint64_t kTimedNs = 5 * kMillisecond;          // how often sessions without a doorbell are looked at
-constexpr uint64_t kSpinIdleNs = 2 * kMillisecond;       // a spinning engine stops polling a session that is idle
-constexpr uint64_t kLongestSleepNs = 100 * kMillisecond; // the watchdog sees the engine turn
+constexpr uint32_t kBestEffortBudget = 64;                // entries a turn, of all best-effort sessions together
+constexpr uint64_t kLookNs = 20'000;                      // how often a busy or spinning engine looks at the doorbells
+constexpr uint64_t kTimedNs = 5 * kMillisecond;           // how often sessions without a doorbell are looked at
+constexpr uint64_t kSpinIdleNs = 2 * kMillisecond;        // a spinning engine stops polling a session that is idle
+constexpr uint64_t kLongestSleepNs = 100 * kMillisecond;  // the watchdog sees the engine turn
 constexpr uint64_t kStuckNs = 10'000 * kMillisecond;
 constexpr uint64_t kDrainNs = 5'000 * kMillisecond;  // a stop waits this long for the device after the time of grace
 
@@ -258,8 +258,8 @@ void Loop::wait(uint64_t timeout_ns) {
     } else {
         const timespec timeout{static_cast<time_t>(timeout_ns / 1'000'000'000),
                                static_cast<long>(timeout_ns % 1'000'000'000)};
-        count = static_cast<int>(syscall(SYS_epoll_pwait2, epoll_.get(), events.data(), events.size(), &timeout,
-                                         nullptr, 0));
+        count = static_cast<int>(
+            syscall(SYS_epoll_pwait2, epoll_.get(), events.data(), events.size(), &timeout, nullptr, 0));
         if (count < 0 && errno == ENOSYS) {  // before Linux 5.11
             const auto milliseconds = static_cast<int>((timeout_ns + kMillisecond - 1) / kMillisecond);
             count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), milliseconds);

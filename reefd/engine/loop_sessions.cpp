@@ -74,9 +74,9 @@ void Loop::attach(Session& session, uint64_t now_ns) {
     if (session.verdict != 0) {
         freeze(context_, session, session.verdict, now_ns);
     } else {
+        open_doorbell(session);
         watch(session, session.doorbell ? Watch::polled : Watch::timer);
     }
-    open_doorbell(session);
     if (options_.own_thread) {
         robust_.publish(session.index);
     } else {
@@ -86,7 +86,11 @@ void Loop::attach(Session& session, uint64_t now_ns) {
     wake(session);
     if (session.adopted) {
         const AdoptionReport& report = session.adoption;
-        events_.push({EventKind::adopted, session.verdict, now_ns, session.id, session.task.id,
+        events_.push({EventKind::adopted,
+                      session.verdict,
+                      now_ns,
+                      session.id,
+                      session.task.id,
                       {report.replayed, report.posted, report.skipped, report.rejected}});
     }
 }
@@ -95,9 +99,9 @@ void Loop::set_wakeup(Session& session, Command& command) {
     close_doorbell(session);
     std::swap(session.doorbell, command.doorbell);
     std::swap(session.socket, command.socket);
-    open_doorbell(session);
     session.penalty_until_ns = 0;
-    if (session.watch != Watch::none) {
+    if (!session.frozen) {
+        open_doorbell(session);
         watch(session, session.doorbell ? Watch::polled : Watch::timer);
     }
     wake(session);

@@ -21,8 +21,8 @@ namespace nb = nanobind;
 namespace reef {
 namespace {
 
-template <class T> T choose(const std::string& value, std::initializer_list<std::pair<const char*, T>> choices,
-                            const char* what) {
+template <class T>
+T choose(const std::string& value, std::initializer_list<std::pair<const char*, T>> choices, const char* what) {
     std::string names;
     for (const auto& [name, choice] : choices) {
         if (value == name) {

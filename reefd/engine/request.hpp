@@ -46,8 +46,8 @@ struct Request {
     uint32_t launched = 0;   // kernels [0, launched) are done or in flight
     bool stale = false;      // its windows in flight were invalidated
 
-    Link<Request> session_link;  // Session::unstarted
-    Link<Request> queue_link;    // TaskModel::waiting or Task::started
+    Link<Request> session_link;       // Session::unstarted
+    Link<Request> queue_link;         // TaskModel::waiting or Task::started
     HeapNode<Request> order_node;     // real time: the order of execution
     HeapNode<Request> deadline_node;  // best effort: the next deadline
 };

@@ -223,7 +223,11 @@ void replay(RingContext& context, Session& session, uint64_t now_ns) {
             session.unstarted.push_back(*request);
             const int32_t code = request->ending != 0 ? request->ending : session.verdict;
             if (request->ending != 0) {
-                context.events.push({EventKind::rejected, code, now_ns, session.id, session.task.id,
+                context.events.push({EventKind::rejected,
+                                     code,
+                                     now_ns,
+                                     session.id,
+                                     session.task.id,
                                      {request->slot, request->generation, slot.attempts, 0}});
                 ++session.adoption.rejected;
             }
@@ -336,7 +340,11 @@ void quarantine(RingContext& context, Session& session, Violation violation, uin
     if (session.faulted.load(std::memory_order_acquire) != 0) {
         violation = Violation::truncated;  // the zeros that stand in for the missing pages are not the client's words
     }
-    context.events.push({EventKind::quarantine, -EPROTO, now_ns, session.id, session.task.id,
+    context.events.push({EventKind::quarantine,
+                         -EPROTO,
+                         now_ns,
+                         session.id,
+                         session.task.id,
                          {static_cast<uint64_t>(violation), a, b, c}});
     freeze(context, session, -EPROTO, now_ns);
 }

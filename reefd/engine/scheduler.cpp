@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint64_t kNever = UINT64_MAX;
 constexpr uint32_t kMaxRunnable = 4096;
-constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of its share
+constexpr uint64_t kShareSlack = 2;    // windows by which a task may be ahead of its share
 constexpr uint64_t kShareScale = 100;  // the default weight: virtual time passes as real time does
 
 // Marks are free-running.
@@ -206,8 +206,8 @@ void Scheduler::launch_real_time(uint64_t now_ns) {
         vacating_for_ = request.task;
         vacating_since_ns_ = now_ns;
     }
-    device_.launch(kRealTimeQueue, {request.context, request.binding, 0, request.model->kernels, 0, false,
-                                    ++real_time_mark_});
+    device_.launch(kRealTimeQueue,
+                   {request.context, request.binding, 0, request.model->kernels, 0, false, ++real_time_mark_});
 }
 
 // ---------------------------------------------------------------- best effort
@@ -307,8 +307,8 @@ void Scheduler::launch_window(QueueId id, Request& request, uint64_t now_ns) {
     account(now_ns);
     Flight& flight = queue.at(queue.count++);
     flight = {&request, request.launched, last, ++queue.mark, false, now_ns, estimate, 0, width(request, last)};
-    device_.launch(id, {request.context, request.binding, request.launched, last, queue.epoch, policy_.preemptible(),
-                        queue.mark});
+    device_.launch(
+        id, {request.context, request.binding, request.launched, last, queue.epoch, policy_.preemptible(), queue.mark});
     request.launched = last;
     request.queue = id;
     ++request.in_flight;

@@ -152,7 +152,7 @@ void Session::take_over() {
         request.user_data = sqe.user_data;
         request.accept_ns = slot.accept_ns;
         request.start_ns = slot.start_ns;
-        request.deadline_ns = sqe.deadline_ns            ? sqe.deadline_ns
+        request.deadline_ns = sqe.deadline_ns              ? sqe.deadline_ns
                               : task.spec.deadline_ns != 0 ? slot.accept_ns + task.spec.deadline_ns
                                                            : 0;
         request.replayed = slot.state == REEF_SLOT_RUNNING;

@@ -30,7 +30,7 @@ void pass_on(int signal, siginfo_t* info, void* context) {
         previous.sa_handler(signal);
     } else {
         // Back to the default: the instruction faults again and ends the process, with the right address in the core.
-        struct sigaction fatal {};
+        struct sigaction fatal{};
         fatal.sa_handler = SIG_DFL;
         sigaction(SIGBUS, &fatal, nullptr);
     }
@@ -61,7 +61,7 @@ void handle(int signal, siginfo_t* info, void* context) {
 void install() {
     static std::once_flag once;
     std::call_once(once, [] {
-        struct sigaction action {};
+        struct sigaction action{};
         action.sa_sigaction = handle;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
         sigemptyset(&action.sa_mask);

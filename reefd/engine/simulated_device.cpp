@@ -19,9 +19,11 @@ public:
         for (const KernelSpec& kernel : spec.kernels()) {
             auto integer = [&](const char* name, int64_t otherwise) {
                 const auto found = kernel.attributes.find(name);
-                const int64_t* value = found == kernel.attributes.end() ? &otherwise : std::get_if<int64_t>(&found->second);
+                const int64_t* value =
+                    found == kernel.attributes.end() ? &otherwise : std::get_if<int64_t>(&found->second);
                 if (!value || *value < 0) {
-                    throw ModelError(spec.name() + ": kernel '" + kernel.name + "': " + name + " is no positive number");
+                    throw ModelError(spec.name() + ": kernel '" + kernel.name + "': " + name +
+                                     " is no positive number");
                 }
                 return static_cast<uint64_t>(*value);
             };

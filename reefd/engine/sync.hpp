@@ -2,9 +2,13 @@
 // The only place of the engine where memory shared with another process is loaded, stored and ordered.
 // The labels of SYNC POINTS are explained in reef_abi.h; the partner of each is in libreef.
 #pragma once
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <type_traits>
 
 namespace reef::sync {
 
@@ -28,6 +32,16 @@ template <class T> void copy_once(T& copy, const T& shared) {
 
 // Counters with one writer, read by others: no locked instruction.
 template <class T> void add_relaxed(T& counter, T value) { store_relaxed(counter, load_relaxed(counter) + value); }
+
+// A structure of counters, each read whole.
+template <class T> T copy_relaxed(const T& counters) {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(uint64_t) == 0);
+    std::array<uint64_t, sizeof(T) / sizeof(uint64_t)> words;
+    for (size_t i = 0; i < words.size(); ++i) {
+        words[i] = load_relaxed(reinterpret_cast<const uint64_t*>(&counters)[i]);
+    }
+    return std::bit_cast<T>(words);
+}
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -41,8 +41,8 @@ struct TaskModel {
     uint64_t output_area = 0;
     uint32_t kernels = 0;
     std::vector<std::unique_ptr<Context>> contexts;
-    std::vector<Context*> free_contexts;  // capacity for all of them: never grows
-    std::vector<uint64_t> cost_ns;        // of each kernel in a window, learned while running; 0: not seen yet
+    std::vector<Context*> free_contexts;          // capacity for all of them: never grows
+    std::vector<uint64_t> cost_ns;                // of each kernel in a window, learned while running; 0: not seen yet
     List<Request, &Request::queue_link> waiting;  // best effort, in order of arrival
 };
 

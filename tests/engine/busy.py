@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 
 import models
-from libreef._reef import lib
 from regions import open_session, wait_until
 
+from libreef._reef import lib
 from reefd import _engine
 
 

@@ -20,9 +20,16 @@ def main() -> None:
     engine = _engine.Engine(device="cpu", workers=1, realtime=False)
     engine.start()
     task = models.add_task(engine)
-    engine.attach(task=task, session_id=options["session_id"], daemon_epoch=options["epoch"], c_fd=options["c_fd"],
-                  d_fd=options["d_fd"], doorbell_fd=options["doorbell"], socket_fd=options["socket"],
-                  adopt=options["adopt"])
+    engine.attach(
+        task=task,
+        session_id=options["session_id"],
+        daemon_epoch=options["epoch"],
+        c_fd=options["c_fd"],
+        d_fd=options["d_fd"],
+        doorbell_fd=options["doorbell"],
+        socket_fd=options["socket"],
+        adopt=options["adopt"],
+    )
     print("ready", flush=True)
     sys.stdin.read()
     print(json.dumps(engine.stop(grace_ns=0, keep_sessions=True)), flush=True)

@@ -36,6 +36,7 @@ def expected(x: np.ndarray, kernels: int = STEPS) -> np.ndarray:
 
 def add_task(engine: _engine.Engine, task_class: str = "be", slots: int = 4) -> int:
     model = engine.load(steps())
-    spec = _engine.TaskSpec(name="work", task_class=task_class, models=[("echo:64", None), ("steps", model)], slots=slots,
-                            signature=0x5EED)
+    spec = _engine.TaskSpec(
+        name="work", task_class=task_class, models=[("echo:64", None), ("steps", model)], slots=slots, signature=0x5EED
+    )
     return engine.add_task(spec)

@@ -54,10 +54,26 @@ class Regions:
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK)
         self.socket, self.daemon_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    def attach(self, engine: _engine.Engine, task: int, session_id: int, *, epoch: int = 1, adopt: bool = False,
-               doorbell: bool = True) -> None:
-        engine.attach(task=task, session_id=session_id, daemon_epoch=epoch, c_fd=self.c_fd, d_fd=self.d_fd,
-                      doorbell_fd=self.doorbell if doorbell else -1, socket_fd=self.daemon_socket.fileno(), adopt=adopt)
+    def attach(
+        self,
+        engine: _engine.Engine,
+        task: int,
+        session_id: int,
+        *,
+        epoch: int = 1,
+        adopt: bool = False,
+        doorbell: bool = True,
+    ) -> None:
+        engine.attach(
+            task=task,
+            session_id=session_id,
+            daemon_epoch=epoch,
+            c_fd=self.c_fd,
+            d_fd=self.d_fd,
+            doorbell_fd=self.doorbell if doorbell else -1,
+            socket_fd=self.daemon_socket.fileno(),
+            adopt=adopt,
+        )
 
     def close(self) -> None:
         os.close(self.c_fd)
@@ -108,8 +124,19 @@ class Client:
         """Writes one entry as given and publishes it; what is not given is what an honest client would write."""
         entry = self.sq[self.sq_tail % self.entries]
         crc = fields.pop("crc", None)
-        values = {"opcode": 0, "flags": 0, "model": 0, "slot": 0, "generation": 0, "sequence": self.sq_tail, "data_id": 0,
-                  "user_data": 0, "deadline_ns": 0, "reserved": 0, "reserved2": 0} | fields
+        values = {
+            "opcode": 0,
+            "flags": 0,
+            "model": 0,
+            "slot": 0,
+            "generation": 0,
+            "sequence": self.sq_tail,
+            "data_id": 0,
+            "user_data": 0,
+            "deadline_ns": 0,
+            "reserved": 0,
+            "reserved2": 0,
+        } | fields
         for name, value in values.items():
             setattr(entry, name, value)
         entry.crc = crc32c(bytes(ffi.buffer(ffi.addressof(entry))[:60])) if crc is None else crc
@@ -177,9 +204,12 @@ class Client:
         return done
 
 
-def echo_task(engine: _engine.Engine, *, task_class: str = "rt", slots: int = 4, size: int = 64, **options: object) -> int:
-    spec = _engine.TaskSpec(name=f"echo-{task_class}", task_class=task_class, models=[(f"echo:{size}", None)],
-                            slots=slots, **options)
+def echo_task(
+    engine: _engine.Engine, *, task_class: str = "rt", slots: int = 4, size: int = 64, **options: object
+) -> int:
+    spec = _engine.TaskSpec(
+        name=f"echo-{task_class}", task_class=task_class, models=[(f"echo:{size}", None)], slots=slots, **options
+    )
     return engine.add_task(spec)
 
 

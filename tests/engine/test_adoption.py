@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A daemon dies; the next one takes its sessions over: accepted once, executed at least once, completed exactly once."""
+"""A daemon dies; the next takes its sessions over: accepted once, executed at least once, completed exactly once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
-from libreef._reef import ffi, lib
 from regions import Client, Regions, open_session, wait_until
 from simulation import Simulation
 
+from libreef._reef import ffi, lib
 from reefd import _engine
 
 
@@ -28,11 +28,19 @@ class Daemon:
     """tests/engine/daemon.py, serving one session."""
 
     def __init__(self, regions: Regions, epoch: int, adopt: bool) -> None:
-        fds = {"c_fd": regions.c_fd, "d_fd": regions.d_fd, "doorbell": regions.doorbell,
-               "socket": regions.daemon_socket.fileno()}
+        fds = {
+            "c_fd": regions.c_fd,
+            "d_fd": regions.d_fd,
+            "doorbell": regions.doorbell,
+            "socket": regions.daemon_socket.fileno(),
+        }
         options = json.dumps(fds | {"session_id": 1, "epoch": epoch, "adopt": adopt})
-        self.process = subprocess.Popen([sys.executable, Path(__file__).parent / "daemon.py", options],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=list(fds.values()))
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "daemon.py", options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=list(fds.values()),
+        )
 
     def ready(self) -> Daemon:
         assert self.process.stdout.readline() == b"ready\n"
@@ -277,10 +285,19 @@ def damage(path: str, value: int):
     return edit
 
 
-@pytest.mark.parametrize("path, value", [
-    ("header.magic", 1), ("header.slots", 8), ("header.c_sq_offset", 0), ("header.d_outputs_stride", 1 << 40),
-    ("header.signature", 3), ("header.session_id", 2), ("header.task_class", 0), ("slot.state", 9),
-])
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("header.magic", 1),
+        ("header.slots", 8),
+        ("header.c_sq_offset", 0),
+        ("header.d_outputs_stride", 1 << 40),
+        ("header.signature", 3),
+        ("header.session_id", 2),
+        ("header.task_class", 0),
+        ("slot.state", 9),
+    ],
+)
 def test_a_damaged_region_is_not_adopted(sim, path, value):
     task, client = interrupted(sim)
     damage(path, value)(client)

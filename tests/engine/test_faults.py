@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import models
 import pytest
@@ -82,8 +83,9 @@ os.ftruncate(fd, 0)
 memory[0]
 """
     for how in ("default", "handler"):
-        done = subprocess.run([sys.executable, "-c", script, os.path.dirname(__file__), how], capture_output=True, text=True,
-                              timeout=30)
+        done = subprocess.run(
+            [sys.executable, "-c", script, Path(__file__).parent, how], capture_output=True, text=True, timeout=30
+        )
         assert done.returncode == -signal.SIGBUS
         assert ("Fatal Python error: Bus error" in done.stderr) == (how == "handler")
 

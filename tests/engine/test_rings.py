@@ -8,11 +8,12 @@ import errno
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from libreef._reef import ffi, lib
 from regions import Client, Regions, echo_task, open_session, wait_until
 
+from libreef._reef import ffi, lib
 from reefd import _engine
 
 NEAR_WRAP = (1 << 32) - 5
@@ -206,9 +207,13 @@ def test_commands_are_refused_by_name(engine):
         assert caught.value.code == -code
 
 
+def descriptors_and_mappings() -> tuple[int, int]:
+    return len(list(Path("/proc/self/fd").iterdir())), len(Path("/proc/self/maps").read_text().splitlines())
+
+
 def test_detach_gives_everything_back(engine):
     task = echo_task(engine)
-    before = len(os.listdir("/proc/self/fd")), len(open("/proc/self/maps").readlines())
+    before = descriptors_and_mappings()
     for i in range(50):
         client = open_session(engine, task, i)
         client.submit(0)
@@ -218,7 +223,7 @@ def test_detach_gives_everything_back(engine):
         regions = client.regions
         client.__dict__.clear()
         regions.close()
-    after = len(os.listdir("/proc/self/fd")), len(open("/proc/self/maps").readlines())
+    after = descriptors_and_mappings()
     assert after[0] == before[0] and after[1] <= before[1] + 4
     engine.remove_task(task)
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-from libreef._reef import lib
 from simulation import Simulation
+
+from libreef._reef import lib
 
 
 @pytest.fixture

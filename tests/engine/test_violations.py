@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 
 import pytest
-from libreef._reef import lib
 from regions import Client, crc32c, echo_task, open_session
 from simulation import Simulation
+
+from libreef._reef import lib
 
 
 def break_tail(client: Client) -> None:
@@ -34,14 +35,19 @@ VIOLATIONS = {
     "cq_head runs ahead": (break_head, "cq_head"),
     "opcode": (lambda client: client.submit(3, opcode=7), "opcode"),
     "flags": (lambda client: client.submit(3, flags=1 << 7), "flags"),
-    "flags of a cancel": (lambda client: client.submit(3, opcode=lib.REEF_OP_CANCEL, flags=lib.REEF_SQE_LATEST), "flags"),
+    "flags of a cancel": (
+        lambda client: client.submit(3, opcode=lib.REEF_OP_CANCEL, flags=lib.REEF_SQE_LATEST),
+        "flags",
+    ),
     "reserved": (lambda client: client.submit(3, reserved=1), "reserved"),
     "reserved2": (lambda client: client.submit(3, reserved2=1), "reserved"),
     "sequence": (lambda client: client.submit(3, sequence=client.sq_tail + 1), "sequence"),
     "crc": (lambda client: client.submit(3, flags=lib.REEF_SQE_CRC, crc=12345), "CRC is wrong"),
     "slot": (lambda client: client.write_entry(slot=4, generation=1) or client.publish(), "slot 4 of 4"),
     "slot of a cancel": (
-        lambda client: client.write_entry(opcode=lib.REEF_OP_CANCEL, slot=1 << 31) or client.publish(), "slot"),
+        lambda client: client.write_entry(opcode=lib.REEF_OP_CANCEL, slot=1 << 31) or client.publish(),
+        "slot",
+    ),
     "model": (lambda client: client.submit(3, model=2), "model 2 of 2"),
     "generation": (lambda client: client.submit(3, generation=2), "generation 2, expected 1"),
     "generation again": (lambda client: client.submit(3, generation=0), "generation 0, expected 1"),
