@@ -70,13 +70,13 @@ enum {
 };
 
 struct reef_open_params {
-    size_t size;         /* sizeof(struct reef_open_params): older callers keep working */
-    const char *socket;  /* NULL: $REEF_SOCKET, else /run/reefd/reef.sock */
-    const char *task;    /* the manifest's `task` */
-    int64_t timeout_ns;  /* how long to wait for a daemon that is not there yet; 0: not at all, -1: without end */
-    int64_t spin_ns;     /* how long reef_wait spins before it sleeps; 0: not at all (default), -1: always */
-    uint32_t flags;      /* REEF_OPEN_*; others are refused */
-    char *reason;        /* NULL, or room for REEF_TEXT_MAX bytes: the daemon's words when it refuses */
+    size_t size;        /* sizeof(struct reef_open_params): older callers keep working */
+    const char *socket; /* NULL: $REEF_SOCKET, else /run/reefd/reef.sock */
+    const char *task;   /* the manifest's `task` */
+    int64_t timeout_ns; /* how long to wait for a daemon that is not there yet; 0: not at all, -1: without end */
+    int64_t spin_ns;    /* how long reef_wait spins before it sleeps; 0: not at all (default), -1: always */
+    uint32_t flags;     /* REEF_OPEN_*; others are refused */
+    char *reason;       /* NULL, or room for REEF_TEXT_MAX bytes: the daemon's words when it refuses */
 };
 
 /* -ENOENT no such task, or nobody there; -EACCES the manifest does not allow this user; -EPROTONOSUPPORT another ABI
@@ -106,8 +106,8 @@ REEF_API void reef_unhold(void *mapping);
 /* ---------------------------------------------------------------- models of the task */
 
 struct reef_tensor_info {
-    const char *name;      /* lives as long as the session */
-    uint32_t dtype;        /* enum reef_dtype */
+    const char *name; /* lives as long as the session */
+    uint32_t dtype;   /* enum reef_dtype */
     uint32_t rank;
     const uint64_t *shape; /* rank numbers */
     uint64_t size;         /* bytes */
@@ -122,7 +122,8 @@ struct reef_model_info {
 REEF_API int reef_model_count(const reef_session *session);
 REEF_API int reef_model_find(const reef_session *session, const char *name); /* index, or -ENOENT */
 REEF_API int reef_model_info(const reef_session *session, uint32_t model, struct reef_model_info *info);
-REEF_API int reef_input_info(const reef_session *session, uint32_t model, uint32_t input, struct reef_tensor_info *info);
+REEF_API int reef_input_info(const reef_session *session, uint32_t model, uint32_t input,
+                             struct reef_tensor_info *info);
 REEF_API int reef_output_info(const reef_session *session, uint32_t model, uint32_t output,
                               struct reef_tensor_info *info);
 REEF_API const struct reef_header *reef_header(const reef_session *session);
@@ -178,8 +179,8 @@ struct reef_completion {
     uint64_t user_data;
     uint32_t slot;
     uint32_t generation;
-    int32_t status;       /* 0; -ETIME deadline passed in the queue; -ECANCELED; -EIO the device failed; -ESHUTDOWN */
-    uint32_t flags;       /* REEF_CQE_* */
+    int32_t status; /* 0; -ETIME deadline passed in the queue; -ECANCELED; -EIO the device failed; -ESHUTDOWN */
+    uint32_t flags; /* REEF_CQE_* */
     uint32_t preemptions;
     uint32_t reserved;
     uint64_t accept_ns;

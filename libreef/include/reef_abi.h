@@ -100,17 +100,17 @@ enum {
 
 struct reef_sqe {
     uint16_t opcode;
-    uint16_t flags;      /* REEF_SQE_*; others are reserved, zero and checked */
-    uint32_t model;      /* index into the task's models */
-    uint32_t slot;       /* [0, slots) */
-    uint32_t generation; /* INFER: the slot's last accepted generation + 1; CANCEL: that of the request meant */
-    uint64_t sequence;   /* its low 32 bits equal the entry's index in the ring: loss, repetition, reordering show */
-    uint64_t data_id;    /* the client's own name for the data, logged, not interpreted */
-    uint64_t user_data;  /* returned in the CQE */
+    uint16_t flags;       /* REEF_SQE_*; others are reserved, zero and checked */
+    uint32_t model;       /* index into the task's models */
+    uint32_t slot;        /* [0, slots) */
+    uint32_t generation;  /* INFER: the slot's last accepted generation + 1; CANCEL: that of the request meant */
+    uint64_t sequence;    /* its low 32 bits equal the entry's index in the ring: loss, repetition, reordering show */
+    uint64_t data_id;     /* the client's own name for the data, logged, not interpreted */
+    uint64_t user_data;   /* returned in the CQE */
     uint64_t deadline_ns; /* absolute; 0: the task's own deadline, counted from acceptance */
-    uint64_t reserved;   /* zero, checked */
-    uint32_t reserved2;  /* zero, checked */
-    uint32_t crc;        /* CRC-32C of the 60 bytes before it */
+    uint64_t reserved;    /* zero, checked */
+    uint32_t reserved2;   /* zero, checked */
+    uint32_t crc;         /* CRC-32C of the 60 bytes before it */
 };
 REEF_ASSERT_SIZE(struct reef_sqe, 64);
 REEF_ASSERT_OFFSET(struct reef_sqe, model, 4);
@@ -124,8 +124,8 @@ REEF_ASSERT_OFFSET(struct reef_sqe, reserved, 48);
 REEF_ASSERT_OFFSET(struct reef_sqe, crc, 60);
 
 enum {
-    REEF_CQE_LATE = 1u << 0,     /* finished, after its deadline */
-    REEF_CQE_REPLAYED = 1u << 1  /* executed again after the daemon was restarted */
+    REEF_CQE_LATE = 1u << 0,    /* finished, after its deadline */
+    REEF_CQE_REPLAYED = 1u << 1 /* executed again after the daemon was restarted */
 };
 
 struct reef_cqe {
@@ -140,7 +140,7 @@ struct reef_cqe {
     uint64_t start_ns;    /* first launched; 0 if never */
     uint64_t end_ns;      /* completed */
     uint32_t reserved;
-    uint32_t crc;         /* CRC-32C of the 60 bytes before it */
+    uint32_t crc; /* CRC-32C of the 60 bytes before it */
 };
 REEF_ASSERT_SIZE(struct reef_cqe, 64);
 REEF_ASSERT_OFFSET(struct reef_cqe, slot, 8);
@@ -185,8 +185,8 @@ struct reef_header {
     uint32_t magic;
     uint16_t abi_major;
     uint16_t abi_minor;
-    uint32_t header_size; /* sizeof(struct reef_header) of the writer */
-    uint32_t crc;         /* CRC-32C of the structure with this field zero */
+    uint32_t header_size;           /* sizeof(struct reef_header) of the writer */
+    uint32_t crc;                   /* CRC-32C of the structure with this field zero */
     uint64_t features_compatible;   /* may be ignored */
     uint64_t features_read_only;    /* unknown bits: do not submit */
     uint64_t features_incompatible; /* unknown bits: do not touch */
@@ -207,12 +207,12 @@ struct reef_header {
     uint64_t d_tensors_offset;
     uint64_t d_outputs_offset; /* slot s: d_outputs_offset + s * d_outputs_stride */
     uint64_t d_outputs_stride;
-    uint32_t task_class;   /* enum reef_class */
-    uint32_t queue_policy; /* enum reef_queue_policy */
+    uint32_t task_class;         /* enum reef_class */
+    uint32_t queue_policy;       /* enum reef_queue_policy */
     uint32_t sqe_flags_required; /* REEF_SQE_CRC where the manifest says crc: */
     uint32_t reserved;
-    uint64_t deadline_ns;  /* the task's deadline, relative to acceptance; 0: none */
-    uint64_t signature;    /* of the models' names, types, shapes and weights: adoption compares it */
+    uint64_t deadline_ns; /* the task's deadline, relative to acceptance; 0: none */
+    uint64_t signature;   /* of the models' names, types, shapes and weights: adoption compares it */
     char task[64];
 };
 REEF_ASSERT_OFFSET(struct reef_header, crc, 12);
@@ -227,7 +227,7 @@ REEF_ASSERT_SIZE(struct reef_header, 256);
 struct reef_stats { /* of this session, since it was made; free-running */
     uint64_t accepted;
     uint64_t completed;
-    uint64_t failed;     /* completed with another status than 0 */
+    uint64_t failed; /* completed with another status than 0 */
     uint64_t late;
     uint64_t preempted;  /* preemptions of its requests */
     uint64_t queue_ns;   /* sum of start - accept */
@@ -241,7 +241,7 @@ struct reef_d_hot {
     REEF_HOT uint32_t liveness;
     REEF_HOT uint64_t daemon_epoch; /* another number: another daemon adopted the session */
     REEF_HOT uint32_t sq_head;
-    REEF_HOT uint32_t cq_tail; /* futex */
+    REEF_HOT uint32_t cq_tail;     /* futex */
     REEF_HOT uint32_t need_wakeup; /* not 0: write the doorbell after publishing sq_tail or announce */
     /* 0, or the negative errno for which the daemon quarantined the session: -EPROTO, -ESHUTDOWN, ... */
     REEF_HOT int32_t verdict;

@@ -19,19 +19,13 @@
 #define store_release(word, value) __atomic_store_n((word), (value), __ATOMIC_RELEASE)
 
 /* Store, fence, load: neither release nor acquire keeps a later load behind an earlier store. */
-static inline void full_fence(void) {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
+static inline void full_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 /* Reference counts are private to the process; they are here because they are atomic. */
-static inline void reference_take(uint32_t *count) {
-    __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
-}
+static inline void reference_take(uint32_t *count) { __atomic_fetch_add(count, 1, __ATOMIC_RELAXED); }
 
 /* true: that was the last one, and everything its holders did happened before. */
-static inline bool reference_drop(uint32_t *count) {
-    return __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0;
-}
+static inline bool reference_drop(uint32_t *count) { return __atomic_sub_fetch(count, 1, __ATOMIC_ACQ_REL) == 0; }
 
 static inline void spin_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -11,8 +11,8 @@
 #include "session.h"
 
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,8 +129,9 @@ static int hear(int fd, const char *path, struct reef_welcome *welcome, int fds[
         rc = -EPROTO;
     } else if (answer.welcome.abi_major != REEF_ABI_MAJOR) {
         memcpy(welcome, &answer, offsetof(struct reef_welcome, status));
-        explain(reason, "reefd at %s speaks ABI %u.%u, this libreef speaks %u.%u: install the libreef that came with it",
-                path, welcome->abi_major, welcome->abi_minor, REEF_ABI_MAJOR, REEF_ABI_MINOR);
+        explain(reason,
+                "reefd at %s speaks ABI %u.%u, this libreef speaks %u.%u: install the libreef that came with it", path,
+                welcome->abi_major, welcome->abi_minor, REEF_ABI_MAJOR, REEF_ABI_MINOR);
         rc = -EPROTONOSUPPORT;
     } else if (n < (ssize_t)sizeof *welcome || message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) {
         explain(reason, "reefd at %s sent half of an answer", path);

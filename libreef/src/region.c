@@ -389,9 +389,7 @@ void reef_unhold(void *mapping) {
 
 /* ---------------------------------------------------------------- models */
 
-int reef_model_count(const reef_session *session) {
-    return usable(session) ? (int)session->models : -EINVAL;
-}
+int reef_model_count(const reef_session *session) { return usable(session) ? (int)session->models : -EINVAL; }
 
 int reef_model_find(const reef_session *session, const char *name) {
     if (!usable(session) || !name)
@@ -428,6 +426,4 @@ int reef_output_info(const reef_session *session, uint32_t model, uint32_t outpu
     return tensor_info(&session->tensor[session->model[model].first_output + output], info);
 }
 
-const struct reef_header *reef_header(const reef_session *session) {
-    return usable(session) ? &session->header : NULL;
-}
+const struct reef_header *reef_header(const reef_session *session) { return usable(session) ? &session->header : NULL; }

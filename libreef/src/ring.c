@@ -25,9 +25,7 @@ static inline bool in_flight(const struct slot *slot) {
     return slot->state == SLOT_FLYING || slot->state == SLOT_LANDED;
 }
 
-static inline uint32_t stashed(const struct reef_session *s) {
-    return s->stash_tail - s->stash_head;
-}
+static inline uint32_t stashed(const struct reef_session *s) { return s->stash_tail - s->stash_head; }
 
 /* ---------------------------------------------------------------- submission */
 

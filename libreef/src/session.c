@@ -8,8 +8,8 @@
  * daemon dies. No helper thread either way.
  */
 #define _GNU_SOURCE
-#include "barrier.h"
 #include "session.h"
+#include "barrier.h"
 
 #include <linux/futex.h>
 #include <poll.h>
@@ -40,9 +40,7 @@ enum { WAIT_WORD_U32 = 2 };
 /* ---------------------------------------------------------------- open and close */
 
 /* EINVAL from a call without waiters: it is there. ENOSYS: an old kernel. Anything else: a sandbox forbids it. */
-static bool has_waitv(void) {
-    return syscall(SYS_futex_waitv, NULL, 0, 0, NULL, 0) < 0 && errno == EINVAL;
-}
+static bool has_waitv(void) { return syscall(SYS_futex_waitv, NULL, 0, 0, NULL, 0) < 0 && errno == EINVAL; }
 
 static void session_free(struct reef_session *s) {
     free(s->model);
@@ -203,14 +201,11 @@ static void drain_socket(struct reef_session *s) {
 
 /* ---------------------------------------------------------------- sleep */
 
-static bool completion_there(const struct reef_session *s) {
-    return load_relaxed(&s->d->cq_tail) != s->cq_head;
-}
+static bool completion_there(const struct reef_session *s) { return load_relaxed(&s->d->cq_tail) != s->cq_head; }
 
 static void sleep_on_futexes(struct reef_session *s, uint32_t liveness, uint64_t until) {
-    struct wait_word words[2] = {
-        {.value = s->cq_head, .address = (uintptr_t)&s->d->cq_tail, .flags = WAIT_WORD_U32},
-        {.value = liveness, .address = (uintptr_t)&s->d->liveness, .flags = WAIT_WORD_U32}};
+    struct wait_word words[2] = {{.value = s->cq_head, .address = (uintptr_t)&s->d->cq_tail, .flags = WAIT_WORD_U32},
+                                 {.value = liveness, .address = (uintptr_t)&s->d->liveness, .flags = WAIT_WORD_U32}};
     struct timespec deadline = timespec_of(until);
     syscall(SYS_futex_waitv, words, 2, 0, until == FOREVER ? NULL : &deadline, CLOCK_MONOTONIC);
 }
@@ -292,9 +287,7 @@ int await_completion(struct reef_session *s, uint64_t deadline) {
 
 /* ---------------------------------------------------------------- event loops */
 
-int reef_fd(const reef_session *session) {
-    return usable(session) ? session->poll_fd : -EINVAL;
-}
+int reef_fd(const reef_session *session) { return usable(session) ? session->poll_fd : -EINVAL; }
 
 int reef_arm(reef_session *s) {
     if (!usable(s))
@@ -322,9 +315,7 @@ int reef_arm(reef_session *s) {
 
 /* ---------------------------------------------------------------- words */
 
-const char *reef_reason(const reef_session *session) {
-    return session ? session->reason : "";
-}
+const char *reef_reason(const reef_session *session) { return session ? session->reason : ""; }
 
 int reef_stats(const reef_session *session, struct reef_stats *stats) {
     if (!usable(session) || !stats)
@@ -393,6 +384,4 @@ const char *reef_strerror(int error) {
     }
 }
 
-const char *reef_version(void) {
-    return REEF_VERSION;
-}
+const char *reef_version(void) { return REEF_VERSION; }

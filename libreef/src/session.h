@@ -41,8 +41,8 @@ struct slot {
     uint32_t generation; /* of the last request submitted */
     uint32_t ticket;     /* of the last loan */
     uint32_t model;
-    uint64_t sequence;   /* of the last request submitted */
-    bool dropped;        /* queue policy LATEST wants it from its holder: free once it is cancelled */
+    uint64_t sequence; /* of the last request submitted */
+    bool dropped;      /* queue policy LATEST wants it from its holder: free once it is cancelled */
 };
 
 enum link_state {
@@ -68,16 +68,16 @@ struct reef_session {
     uint64_t sequence; /* of the next SQE; its low half is sq_tail */
     uint32_t sq_head;  /* as last read */
     uint32_t cq_head;
-    uint32_t waiting;  /* REEF_WAIT_*, as last written to cq_waiting */
-    uint32_t flying;   /* requests in SLOT_FLYING */
-    uint64_t epoch;    /* the daemon we are linked to, and its engine's thread */
+    uint32_t waiting; /* REEF_WAIT_*, as last written to cq_waiting */
+    uint32_t flying;  /* requests in SLOT_FLYING */
+    uint64_t epoch;   /* the daemon we are linked to, and its engine's thread */
     uint32_t owner;
     int doorbell;
-    uint16_t sqe_flags;  /* REEF_SQE_* that every request carries */
-    int error;           /* the session ended with it: every later call returns it */
-    int submit_error;    /* 0, or why this libreef must not submit: a feature it does not know */
+    uint16_t sqe_flags; /* REEF_SQE_* that every request carries */
+    int error;          /* the session ended with it: every later call returns it */
+    int submit_error;   /* 0, or why this libreef must not submit: a feature it does not know */
     int64_t spin_ns;
-    struct slot *slot;   /* slots of them */
+    struct slot *slot; /* slots of them */
 
     /* Completions copied out of the ring, oldest first: entries of them, free-running indices. Submitting stops before
      * requests in flight and completions not taken could be more than that. */
@@ -87,17 +87,17 @@ struct reef_session {
     uint8_t *inputs;
     const uint8_t *outputs;
     size_t inputs_stride, outputs_stride;
-    struct reef_model_desc *model;   /* private copies: the originals are in shared memory */
+    struct reef_model_desc *model; /* private copies: the originals are in shared memory */
     struct reef_tensor_desc *tensor;
     struct reef_header header;
 
     enum link_state link;
-    uint32_t flags;     /* REEF_OPEN_* */
-    bool waitv;         /* the kernel has futex_waitv */
-    int socket;         /* -1 while the link is down */
-    int asking;         /* socket of the handshake under way; -1 */
-    int c_fd;           /* handed back to a successor */
-    int poll_fd;        /* epoll: the socket, and the timer for attempts */
+    uint32_t flags; /* REEF_OPEN_* */
+    bool waitv;     /* the kernel has futex_waitv */
+    int socket;     /* -1 while the link is down */
+    int asking;     /* socket of the handshake under way; -1 */
+    int c_fd;       /* handed back to a successor */
+    int poll_fd;    /* epoll: the socket, and the timer for attempts */
     int timer_fd;
     uint64_t retry_ns;
     uint64_t backoff_ns;
@@ -119,9 +119,7 @@ static inline uint64_t deadline_of(int64_t timeout_ns) {
     return timeout_ns < 0 ? FOREVER : now_ns() + (uint64_t)timeout_ns;
 }
 
-static inline bool usable(const struct reef_session *session) {
-    return session && session->mapping->magic;
-}
+static inline bool usable(const struct reef_session *session) { return session && session->mapping->magic; }
 
 __attribute__((format(printf, 2, 3))) static inline void explain(char *reason, const char *format, ...) {
     va_list args;

@@ -48,7 +48,7 @@
 #define UNUSED __attribute__((unused))
 
 static pid_t peer_pid;
-static int peer_up = -1; // an eventfd that the peer writes when it listens
+static int peer_up = -1;  // an eventfd that the peer writes when it listens
 static char socket_name[100];
 
 UNUSED static void peer_signal(int number) {
@@ -77,9 +77,7 @@ UNUSED static const char *need(const char *name) {
     return value;
 }
 
-UNUSED static bool spinning(void) {
-    return getenv("REEF_TEST_SPIN") != NULL;
-}
+UNUSED static bool spinning(void) { return getenv("REEF_TEST_SPIN") != NULL; }
 
 UNUSED static void nap(long long ns) {
     nanosleep(&(struct timespec){.tv_sec = ns / SECOND, .tv_nsec = ns % SECOND}, NULL);

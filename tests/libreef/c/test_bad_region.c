@@ -3,7 +3,8 @@
 #include "harness.h"
 
 static void expect(const char *how, int error) {
-    if (chdir(need("REEF_TEST_DIR")) || system("rm -f *.c *.d")) /* so that no peer adopts what its predecessor damaged */
+    if (chdir(need("REEF_TEST_DIR")) ||
+        system("rm -f *.c *.d")) /* so that no peer adopts what its predecessor damaged */
         finish(1);
     char option[64], reason[REEF_TEXT_MAX] = "";
     snprintf(option, sizeof option, "--corrupt=%s", how);
@@ -22,15 +23,57 @@ static void expect(const char *how, int error) {
 
 int main(void) {
     begin();
-    static const char *const bad[] = {
-        "crc", "bit", "magic", "header-size-small", "header-size-huge", "session", "c-size", "d-size", "file",
-        "no-slots", "many-slots", "entries", "entries-odd", "no-models", "many-models", "many-tensors",
-        "more-tensors", "sq-far", "sq-wrap", "sq-unaligned", "sq-on-hot", "slots-on-sq", "inputs-unaligned",
-        "inputs-stride", "inputs-stride-small", "inputs-stride-odd", "cq-far", "cq-on-hot", "d-slots-far",
-        "models-far", "tensors-far", "outputs-far", "outputs-stride", "class", "policy", "flags", "task",
-        "model-name", "model-inputs", "model-first", "tensor-name", "tensor-dtype", "tensor-dtype-huge",
-        "tensor-rank", "tensor-shape", "tensor-shape-wrap", "tensor-offset", "tensor-offset-wrap",
-        "tensor-unaligned", "tail", "head"};
+    static const char *const bad[] = {"crc",
+                                      "bit",
+                                      "magic",
+                                      "header-size-small",
+                                      "header-size-huge",
+                                      "session",
+                                      "c-size",
+                                      "d-size",
+                                      "file",
+                                      "no-slots",
+                                      "many-slots",
+                                      "entries",
+                                      "entries-odd",
+                                      "no-models",
+                                      "many-models",
+                                      "many-tensors",
+                                      "more-tensors",
+                                      "sq-far",
+                                      "sq-wrap",
+                                      "sq-unaligned",
+                                      "sq-on-hot",
+                                      "slots-on-sq",
+                                      "inputs-unaligned",
+                                      "inputs-stride",
+                                      "inputs-stride-small",
+                                      "inputs-stride-odd",
+                                      "cq-far",
+                                      "cq-on-hot",
+                                      "d-slots-far",
+                                      "models-far",
+                                      "tensors-far",
+                                      "outputs-far",
+                                      "outputs-stride",
+                                      "class",
+                                      "policy",
+                                      "flags",
+                                      "task",
+                                      "model-name",
+                                      "model-inputs",
+                                      "model-first",
+                                      "tensor-name",
+                                      "tensor-dtype",
+                                      "tensor-dtype-huge",
+                                      "tensor-rank",
+                                      "tensor-shape",
+                                      "tensor-shape-wrap",
+                                      "tensor-offset",
+                                      "tensor-offset-wrap",
+                                      "tensor-unaligned",
+                                      "tail",
+                                      "head"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         expect(bad[i], -EBADMSG);
     expect("major", -EPROTONOSUPPORT);
