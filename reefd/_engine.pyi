@@ -30,8 +30,9 @@ class ModelSpec:
         data: Memory | None = None,  # weight: its bytes, copied
         base: int = -1,  # a view: the storage whose bytes these are, seen in another shape
     ) -> int:
-        """A view lies within a storage that is no view itself, has its kind, and occupies no memory: a reshaped tensor, or a
-        part of an output that a kernel writes in place. dtype is NumPy's name ("float32"). Returns the storage's index."""
+        """A view lies within a storage that is no view itself, has its kind, and occupies no memory: a reshaped
+        tensor, or a part of an output that a kernel writes in place. dtype is NumPy's name ("float32"). Returns the
+        storage's index."""
     def add_kernel(
         self,
         name: str,
@@ -44,7 +45,8 @@ class ModelSpec:
     def set_outputs(self, storages: Sequence[int]) -> None: ...
 
 def instruction_sets() -> list[str]:
-    """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses one."""
+    """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses
+    one."""
 
 def run_model(
     spec: ModelSpec,
@@ -54,8 +56,8 @@ def run_model(
     workers: int = 0,
     isa: str = "",
 ) -> None:
-    """Loads a model on a CPU device of its own and runs it once, plain. Buffers are contiguous, in the order of set_inputs
-    and set_outputs; `workers` 0: one for each CPU that this process may use."""
+    """Loads a model on a CPU device of its own and runs it once, plain. Buffers are contiguous, in the order of
+    set_inputs and set_outputs; `workers` 0: one for each CPU that this process may use."""
 
 class CpuDevice:
     """A CPU device without an engine: this process launches. For profiling and tests; one thread at a time."""
@@ -84,10 +86,11 @@ class CpuDevice:
         seed: int = 1,
         rounds: int = 1,
     ) -> dict[str, Any]:
-        """Runs a model, `rounds` times in a row with the same inputs. Preemptible runs can be interrupted and are resumed:
-        once after each kernel of `interrupt_at` (ascending) has begun, then `interrupts` times more, each at a random time
-        below `within_ns` after the launch. Returns execute_ns (of the last round), launches, preempted (interruptions
-        that came before the end) and vacated_ns (the longest time until the last block had left), over all rounds."""
+        """Runs a model, `rounds` times in a row with the same inputs. Preemptible runs can be interrupted and are
+        resumed: once after each kernel of `interrupt_at` (ascending) has begun, then `interrupts` times more, each at
+        a random time below `within_ns` after the launch. Returns execute_ns (of the last round), launches, preempted
+        (interruptions that came before the end) and vacated_ns (the longest time until the last block had left), over
+        all rounds."""
     def statistics(self) -> list[dict[str, int]]:
         """Of each worker since the start: real_time_ns, best_effort_ns, blocks, abandoned."""
 
@@ -135,9 +138,9 @@ class TaskSpec:
         signature: int = 0,
         contexts: int = 0,  # execution contexts; 0: chosen by class
     ) -> None:
-        """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the output
-        on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as the name
-        `echo:<bytes>` (at least 8); its tensors are `input` (uint8 [bytes]) and `output` (uint8 [16])."""
+        """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the
+        output on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as
+        the name `echo:<bytes>` (at least 8); its tensors are `input` (uint8 [bytes]) and `output` (uint8 [16])."""
 
 class Engine:
     def __init__(
@@ -190,29 +193,32 @@ class Engine:
         socket_fd: int = -1,
         adopt: bool = False,
     ) -> None:
-        """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts serving.
-        Descriptors are duplicated. EngineError: -EBADMSG a region that fails its checks, -EPROTONOSUPPORT one of another
-        ABI, -EEXIST, -EMFILE, -ENOENT no such task. Without a doorbell the session is looked at every 5 ms."""
+        """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts
+        serving. Descriptors are duplicated. EngineError: -EBADMSG a region that fails its checks, -EPROTONOSUPPORT
+        one of another ABI, -EEXIST, -EMFILE, -ENOENT no such task. Without a doorbell the session is looked at every
+        5 ms."""
     def set_wakeup(self, *, session_id: int, doorbell_fd: int, socket_fd: int) -> None:
         """A client came back after a restart: its new doorbell and socket."""
     def detach(self, *, session_id: int, code: int) -> None:
-        """The client is gone (code 0), or to be dropped (code becomes the verdict and the status of its requests): freezes,
-        cancels, waits for retirement. poll_events() unmaps it and gives the event "detached"."""
+        """The client is gone (code 0), or to be dropped (code becomes the verdict and the status of its requests):
+        freezes, cancels, waits for retirement. poll_events() unmaps it and gives the event "detached"."""
     def set_spinning(self, mode: Literal["auto", "always", "never"]) -> None: ...
     def poll_events(self) -> list[Event]: ...
     def snapshot(self) -> dict[str, Any]:
         """Reads what the engine publishes; never blocks it.
 
-        turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, allocations (on
-        the engine thread, where a counting allocator is preloaded), events_dropped;
-        tasks: [{task, name, class, sessions, accepted, completed, failed, late, expired, cancelled, replayed, preempted,
-        abandoned_windows, queueing, preemption, execution, end_to_end}], the last four being histograms
-        {count, sum_ns, max_ns, buckets: [(upper bound in ns, count), ...]};
-        sessions: [{session, task, verdict, locked, accepted, completed, failed, late, preempted, queue_ns, execute_ns}].
+        turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, allocations
+        (on the engine thread, where a counting allocator is preloaded), events_dropped;
+        tasks: [{task, name, class,
+        sessions, accepted, completed, failed, late, expired, cancelled, replayed, preempted, abandoned_windows,
+        queueing, preemption, execution, end_to_end}], the last four being histograms {count, sum_ns, max_ns, buckets:
+        [(upper bound in ns, count), ...]}; sessions: [{session, task, verdict, locked, accepted, completed, failed,
+        late, preempted, queue_ns, execute_ns}].
         """
     def advance(self, ns: int) -> None:
         """Device "simulated" only: lets `ns` of its time pass while this thread takes the engine's turns. A model's
         kernels say their cost in their attributes: blocks, block_ns, check_ns."""
     def trace(self) -> list[tuple[int, str, int, str, int, int]]:
-        """Device "simulated" only: what it did since the last call: (time_ns, "launch" | "block" | "abandon" | "retire",
-        queue, model, kernel, block); of launch and retire the last two are the window's kernels [first, last)."""
+        """Device "simulated" only: what it did since the last call: (time_ns, "launch" | "block" | "abandon" |
+        "retire", queue, model, kernel, block); of launch and retire the last two are the window's kernels [first,
+        last)."""
