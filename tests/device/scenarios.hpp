@@ -13,7 +13,7 @@ struct Arguments {
 using Scenario = void(const Arguments&);
 
 // stress_exact.cpp
-Scenario every_kernel, random_instants, real_time, generations, retirement, shield;
+Scenario every_kernel, random_instants, real_time, generations, retirement, shield, gate;
 // stress_order.cpp
 Scenario real_time_first, stale_behind_real_time, side_by_side, uncovered, wakes_for_kernels, scheduling_class, purse,
     no_allocation;

@@ -14,6 +14,7 @@ int main(int count, char** words) {
         {"generations", generations},
         {"retirement", retirement},
         {"shield", shield},
+        {"gate", gate},
         {"real_time_first", real_time_first},
         {"stale_behind_real_time", stale_behind_real_time},
         {"side_by_side", side_by_side},

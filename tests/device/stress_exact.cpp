@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scenarios about exactness: every bit of the outputs, every block, the memory of a window that retired.
 
+#include <sched.h>
+
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "clock.hpp"
 #include "cpu_context.hpp"
@@ -231,6 +234,50 @@ void shield(const Arguments& arguments) {
         CHECK(report.preempted >= how.shield_after);
         CHECK(report.preempted < 2'000);
     }
+}
+
+// The gate alone, entered without looking first: nobody gets into a closed window or into one of another mark, and nobody
+// is inside once it retired.
+void gate(const Arguments& arguments) {
+    CpuWindow window;
+    std::atomic<uint32_t> launched = 0, retired = 0, entered = 0;
+    std::atomic<bool> over = false;
+    uint32_t field = 0;  // as the context of a window: written between two windows, read by those inside
+    std::vector<std::thread> workers;
+    for (uint32_t i = 0; i < arguments.workers; i++) {
+        workers.emplace_back([&, i] {
+            std::mt19937_64 random(arguments.seed + i);
+            while (!over) {
+                const uint32_t mark = launched - (random() % 4 == 0);  // sometimes an old one
+                if (!window.enter(mark)) {
+                    sched_yield();
+                    continue;
+                }
+                CHECK(field == mark);
+                entered++;
+                if (random() % 8 == 0)
+                    window.close();
+                CHECK(retired != mark);
+                if (window.leave() && window.retire(mark))
+                    retired = mark;
+            }
+        });
+    }
+    for (uint32_t mark = 1; mark <= 100 * arguments.rounds; mark++) {
+        field = mark;
+        window.open(mark, 0);
+        launched = mark;
+        for (const uint32_t before = entered; mark % 4 && entered == before && retired != mark;)
+            sched_yield();
+        window.close();
+        if (window.retire(mark))
+            retired = mark;
+        while (retired != mark)
+            sched_yield();
+    }
+    over = true;
+    for (std::thread& worker : workers)
+        worker.join();
 }
 
 }  // namespace stress

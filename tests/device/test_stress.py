@@ -28,6 +28,7 @@ SCENARIOS = {
     "generations": (60, 15),
     "retirement": (150, 30),
     "shield": (20, 3),
+    "gate": (100, 20),
     "real_time_first": (100, 20),
     "stale_behind_real_time": (100, 20),
     "side_by_side": (100, 20),
