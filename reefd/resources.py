@@ -56,6 +56,8 @@ def read(name: str, directories: Sequence[Path]) -> Resource | None:
         return resource.read(folder)
     except resource.ResourceError as error:
         raise LoadError(f"model {name}: {error}; compile it again with `reefctl compile`") from error
+    except OSError as error:
+        raise LoadError(f"model {name}: {folder}: {error.strerror}; compile it again with `reefctl compile`") from error
 
 
 def problems(path: Path, manifest: Manifest, directories: Sequence[Path]) -> list[Problem]:

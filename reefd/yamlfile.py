@@ -120,7 +120,7 @@ def parse(document: Document, data: bytes) -> None:
     if len(data) > MAX_BYTES:
         return document.problem(None, f"larger than {MAX_BYTES // 1024} KiB: this is no file that a person wrote")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8", "replace")
         place = Node(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1, None)

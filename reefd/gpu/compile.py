@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles kernel source without a GPU: NVRTC for NVIDIA, clang for AMD, g++ for the host."""
+
 import ctypes
 import shutil
 import subprocess
@@ -33,7 +34,9 @@ def _load_nvrtc() -> ctypes.CDLL:
     try:
         import nvidia  # type: ignore[import-not-found]
 
-        names = [p for root in nvidia.__path__ for p in sorted(Path(root).glob("*/lib/libnvrtc.so.1[23]"), reverse=True)]
+        names = [
+            p for root in nvidia.__path__ for p in sorted(Path(root).glob("*/lib/libnvrtc.so.1[23]"), reverse=True)
+        ]
     except ImportError:
         pass
     for name in [*names, Path("libnvrtc.so.13"), Path("libnvrtc.so.12")]:
@@ -90,7 +93,12 @@ def _clang(source: str, target: str) -> bytes:
 
 def _gxx(source: str) -> bytes:
     options = ["-O2", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off", "-w"]
-    return _run(["g++", *options, f"-I{Path(__file__).resolve().parents[2] / 'kernels' / 'gpu'}", "-DREEF_HOST"], source, ".cpp", "host")
+    return _run(
+        ["g++", *options, f"-I{Path(__file__).resolve().parents[2] / 'kernels' / 'gpu'}", "-DREEF_HOST"],
+        source,
+        ".cpp",
+        "host",
+    )
 
 
 def _run(command: list[str], source: str, suffix: str, target: str) -> bytes:

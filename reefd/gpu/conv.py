@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """conv2d, first layers and matrix products on the GPU: how a shape becomes kernel instances and packed weights."""
+
 from typing import NamedTuple
 
 import numpy as np

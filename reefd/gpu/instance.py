@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One kernel with its shapes fixed: the constants of its source, and how it is launched."""
+
 import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,7 +25,13 @@ class Kernel(NamedTuple):
 
     @property
     def text(self) -> str:
-        everything = {**self.constants, "BLOCKS": self.blocks, "THREADS": self.threads, "CLUSTER": self.cluster, "SHARED": self.shared}
+        everything = {
+            **self.constants,
+            "BLOCKS": self.blocks,
+            "THREADS": self.threads,
+            "CLUSTER": self.cluster,
+            "SHARED": self.shared,
+        }
         return "\n".join(_member(key, everything[key]) for key in sorted(everything))
 
     @property

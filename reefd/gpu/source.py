@@ -4,6 +4,7 @@
 The text is complete (no include of a vendor or of ours is left), so a resource carries it and any compiler of the
 target takes it.
 """
+
 import re
 from collections.abc import Iterable
 from pathlib import Path
