@@ -41,7 +41,9 @@ struct resizer {
     int size;
     struct axis vertical;
     struct axis horizontal;
-    float *line; /* one row of the picture's width, already resized vertically */
+    int height;
+    uint8_t *narrow; /* height rows, already resized horizontally */
+    float *line;     /* one resized row */
 };
 
 /* Catmull-Rom's cousin with a = -0.5. */
@@ -89,8 +91,10 @@ struct resizer *resizer_new(int width, int height, int size) {
         return NULL;
     }
     resizer->size = size;
-    resizer->line = calloc((size_t)width * 3, sizeof *resizer->line);
-    if (resizer->line == NULL || axis_init(&resizer->vertical, height, size) != 0 ||
+    resizer->height = height;
+    resizer->narrow = malloc((size_t)height * (size_t)size * 3);
+    resizer->line = malloc((size_t)size * 3 * sizeof *resizer->line);
+    if (resizer->narrow == NULL || resizer->line == NULL || axis_init(&resizer->vertical, height, size) != 0 ||
         axis_init(&resizer->horizontal, width, size) != 0) {
         resizer_free(resizer);
         return NULL;
@@ -98,31 +102,44 @@ struct resizer *resizer_new(int width, int height, int size) {
     return resizer;
 }
 
+/* Image libraries deliver whole numbers between the passes too; bicubic overshoots at edges. */
+static uint8_t whole(float value) {
+    return (uint8_t)(fminf(fmaxf(value, 0), 255) + 0.5f);
+}
+
 void resizer_run(const struct resizer *resizer, const struct picture *picture, float *planes) {
-    const int size = resizer->size;
-    const int row = picture->width * 3;
-    const struct axis *vertical = &resizer->vertical, *horizontal = &resizer->horizontal;
-    float *restrict line = resizer->line;
+    const int size = resizer->size, row = size * 3;
+    const struct axis *horizontal = &resizer->horizontal, *vertical = &resizer->vertical;
+    for (int y = 0; y < resizer->height; y++) {
+        const uint8_t *line = picture->rgb + (size_t)y * (size_t)picture->width * 3;
+        uint8_t *narrow = resizer->narrow + (size_t)y * (size_t)row;
+        for (int x = 0; x < size; x++) {
+            const float *weight = horizontal->weight + x * horizontal->taps;
+            const uint8_t *pixel = line + horizontal->first[x] * 3;
+            float red = 0, green = 0, blue = 0;
+            for (int k = 0; k < horizontal->taps; k++, pixel += 3) {
+                red += weight[k] * pixel[0];
+                green += weight[k] * pixel[1];
+                blue += weight[k] * pixel[2];
+            }
+            narrow[3 * x] = whole(red);
+            narrow[3 * x + 1] = whole(green);
+            narrow[3 * x + 2] = whole(blue);
+        }
+    }
     for (int y = 0; y < size; y++) {
+        float *restrict line = resizer->line;
         memset(line, 0, (size_t)row * sizeof *line);
         for (int k = 0; k < vertical->taps; k++) {
             const float weight = vertical->weight[y * vertical->taps + k];
-            const uint8_t *restrict rgb = picture->rgb + (size_t)(vertical->first[y] + k) * (size_t)row;
+            const uint8_t *restrict narrow = resizer->narrow + (size_t)(vertical->first[y] + k) * (size_t)row;
             for (int i = 0; i < row; i++) {
-                line[i] += weight * rgb[i];
+                line[i] += weight * narrow[i];
             }
         }
         for (int x = 0; x < size; x++) {
-            const float *weight = horizontal->weight + x * horizontal->taps;
-            const float *pixel = line + horizontal->first[x] * 3;
-            float sum[3] = {0, 0, 0};
-            for (int k = 0; k < horizontal->taps; k++, pixel += 3) {
-                for (int c = 0; c < 3; c++) {
-                    sum[c] += weight[k] * pixel[c];
-                }
-            }
-            for (int c = 0; c < 3; c++) { /* bicubic overshoots at edges; a camera has no darker than black */
-                planes[(c * size + y) * size + x] = fminf(fmaxf(sum[c], 0), 255) / 127.5f - 1;
+            for (int c = 0; c < 3; c++) {
+                planes[(c * size + y) * size + x] = whole(line[3 * x + c]) / 127.5f - 1;
             }
         }
     }
@@ -134,6 +151,7 @@ void resizer_free(struct resizer *resizer) {
         free(resizer->vertical.weight);
         free(resizer->horizontal.first);
         free(resizer->horizontal.weight);
+        free(resizer->narrow);
         free(resizer->line);
         free(resizer);
     }
