@@ -123,13 +123,12 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-#define REEF_ENTRY(name, threads, cluster, body)                                              \
-    extern "C" __global__ void __launch_bounds__(threads) cluster name(const Args args)       \
-    {                                                                                         \
-        body<false>(args, Place{});                                                           \
-    }                                                                                         \
-    extern "C" __global__ void __launch_bounds__(threads) cluster name##_p(const Args args, const Place place) \
-    {                                                                                         \
-        body<true>(args, place);                                                              \
+#define REEF_PLAIN(name, threads, cluster, body)                                                \
+    extern "C" __global__ void __launch_bounds__(threads) cluster name(const Args args) {        \
+        body<false>(args, Place{});                                                              \
+    }
+#define REEF_PREEMPTIBLE(name, threads, cluster, body)                                                         \
+    extern "C" __global__ void __launch_bounds__(threads) cluster name##_p(const Args args, const Place place) { \
+        body<true>(args, place);                                                                               \
     }
 #define REEF_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)

@@ -66,15 +66,11 @@ REEF_DEVICE float log2_fast(float x) { return __builtin_log2f(x); }
 REEF_DEVICE float reciprocal(float x) { return 1.0f / x; }
 REEF_DEVICE float root(float x) { return __builtin_sqrtf(x); }
 
-#define REEF_ENTRY(name, threads, cluster, body)                                                                   \
-    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(2))) void name(   \
-        const Args args)                                                                                           \
-    {                                                                                                              \
-        body<false>(args, Place{});                                                                                \
-    }                                                                                                              \
-    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(2))) void name##_p( \
-        const Args args, const Place place)                                                                        \
-    {                                                                                                              \
-        body<true>(args, place);                                                                                   \
-    }
+// At least two waves a SIMD: at most 128 vector registers.
+#define REEF_KERNEL(threads) \
+    extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(2)))
+#define REEF_PLAIN(name, threads, cluster, body) \
+    REEF_KERNEL(threads) void name(const Args args) { body<false>(args, Place{}); }
+#define REEF_PREEMPTIBLE(name, threads, cluster, body) \
+    REEF_KERNEL(threads) void name##_p(const Args args, const Place place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)

@@ -83,7 +83,8 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
     reef_host::wait(warp.everyone);
 }
 
-#define REEF_ENTRY(name, threads, cluster, body)                                                        \
-    extern "C" void name(const Args& args, const Place&) { body<false>(args, Place{}); }                 \
+#define REEF_PLAIN(name, threads, cluster, body) \
+    extern "C" void name(const Args& args, const Place&) { body<false>(args, Place{}); }
+#define REEF_PREEMPTIBLE(name, threads, cluster, body) \
     extern "C" void name##_p(const Args& args, const Place& place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)

@@ -6,12 +6,13 @@ target takes it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .instance import Kernel
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
+FORMS = ("plain", "preemptible")
 _BASE = ("portable.cuh", "gate.cuh", "activation.cuh")
 
 
@@ -33,21 +34,19 @@ def _inline(name: str, target: str, seen: set[str]) -> str:
     return _INCLUDE.sub(lambda match: _inline(match[1], target, seen), text)
 
 
-def kernel_source(kernels: Iterable[Kernel], target: str) -> str:
+def kernel_source(kernels: Iterable[Kernel], target: str, forms: Sequence[str] = FORMS) -> str:
     """The source of these kernels (each once) for a target: cuda, hip or host."""
     seen: set[str] = set()
     unique = {kernel.name: kernel for kernel in kernels}
     headers = [*_BASE, "tile.cuh", "matrix.cuh"] if any(k.header == "conv.cuh" for k in unique.values()) else [*_BASE]
     headers += sorted({kernel.header for kernel in unique.values()})
     parts = [_inline(header, target, seen) for header in headers]
-    parts += [_entry(kernel) for _, kernel in sorted(unique.items())]
+    parts += [_entry(kernel, forms) for _, kernel in sorted(unique.items())]
     return "\n".join(parts)
 
 
-def _entry(kernel: Kernel) -> str:
+def _entry(kernel: Kernel, forms: Sequence[str]) -> str:
     name = kernel.name
     cluster = f"REEF_CLUSTER({kernel.cluster})" if kernel.cluster > 1 else ""
-    return (
-        f"struct K_{name} {{\n{kernel.text}\n}};\n"
-        f"REEF_ENTRY({name}, {kernel.threads}, {cluster}, {kernel.family}<K_{name}>::run)\n"
-    )
+    entries = [f"REEF_{form.upper()}({name}, {kernel.threads}, {cluster}, {kernel.family}<K_{name}>::run)\n" for form in forms]
+    return f"struct K_{name} {{\n{kernel.text}\n}};\n" + "".join(entries)

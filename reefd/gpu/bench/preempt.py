@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What preemptible kernels cost undisturbed, and that a preempted network goes on to the same bits."""
+import ctypes
+import random
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from .driver import Device, call
+from .network import Launch, Network
+from .tune import Compiler
+
+
+class _Place(ctypes.Structure):
+    _fields_ = (("context", ctypes.c_uint64), ("kernel", ctypes.c_uint32), ("bit_word", ctypes.c_uint32))
+
+
+class _Record:
+    """An execution context in device memory, its epoch word and its host-visible progress word."""
+
+    def __init__(self, device: Device, launches: list[Launch]) -> None:
+        self.device, self.launches = device, launches
+        words = [(kernel.units + 31) // 32 for kernel, _ in launches]
+        self.bit_words = np.cumsum([0, *words])
+        self.record_bytes = (int(self.bit_words[-1]) + len(launches)) * 4
+        self.epoch, self.record, self.context = device.allocate(256), device.allocate(self.record_bytes), device.allocate(256)
+        host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
+        call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
+        call("cuMemHostGetDevicePointer_v2", ctypes.byref(mapped), host, 0)
+        self.progress = ctypes.cast(host, ctypes.POINTER(ctypes.c_uint32))
+        self.progress_device = mapped.value
+        signal = ctypes.c_void_p()
+        call("cuStreamCreateWithPriority", ctypes.byref(signal), 1, -5)
+        self.signal = signal
+        self.value = 1
+        device.upload(np.array([1], np.uint32), self.epoch)
+        counts = self.record + int(self.bit_words[-1]) * 4
+        device.upload(np.array([self.epoch, self.progress_device, self.record, counts, 1], np.uint64), self.context)
+
+    def clear(self) -> None:
+        self.device.fill(self.record, self.record_bytes, 0)
+        self.progress[0] = 0
+
+    def launch(self, window: Any) -> None:
+        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.context + 32), self.value, 0)
+        self.device.replay(window)
+
+    def preempt(self) -> None:
+        self.value += 1
+        call("cuStreamWriteValue32_v2", self.signal, ctypes.c_uint64(self.epoch), self.value, 0)
+
+
+def measure_preemptible(device: Device, compiler: Compiler, network: Network, launches: list[Launch]) -> dict[str, Any]:
+    compiler.load([k for k, _ in launches], ("plain", "preemptible"))
+    record = _Record(device, launches)
+    with device.capture() as graph:
+        for kernel, pointers in launches:
+            device.launch(kernel, pointers, overlap=False)
+    plain = graph()
+    with device.capture() as graph:
+        for index, (kernel, pointers) in enumerate(launches):
+            device.launch(kernel, pointers, overlap=False, place=_Place(record.context, index, int(record.bit_words[index])))
+    preemptible = graph()
+
+    def undisturbed() -> float:
+        times = []
+        for _ in range(30):
+            record.clear()
+            device.synchronize()
+            times.append(device_time(device, preemptible))
+        return statistics.median(times)
+
+    rounds = [(statistics.median(device_time(device, plain) for _ in range(30)), undisturbed()) for _ in range(3)]
+    plain_us, preemptible_us = (statistics.median(r[i] for r in rounds) for i in range(2))
+
+    network.poison()
+    device.replay(plain)
+    device.synchronize()
+    expected = _digest(network)
+    rng = random.Random(1)
+    drains, exact, abandoned = [], True, 0
+    for _ in range(60):
+        record.clear()
+        network.poison()
+        device.synchronize()
+        for attempt in range(200):
+            record.launch(preemptible)  # kernels that are done fall through, as in a resumed window
+            if attempt < 4:
+                end = time.perf_counter() + rng.random() * plain_us * 1e-6
+                while time.perf_counter() < end:
+                    pass
+                start = time.perf_counter()
+                record.preempt()
+                device.synchronize()
+                drains.append((time.perf_counter() - start) * 1e6)
+                abandoned += record.progress[0] < len(launches)
+            device.synchronize()
+            if record.progress[0] == len(launches):
+                break
+        exact = exact and _digest(network) == expected
+    drains.sort()
+    return {
+        "plain_us": plain_us, "preemptible_us": preemptible_us, "cost": preemptible_us / plain_us, "preemptions": len(drains), "abandoned": abandoned, "exact": exact,
+        "drain_p50_us": statistics.median(drains), "drain_p99_us": drains[int(len(drains) * 0.99)],
+        "summary": f"plain {plain_us:.1f}, undisturbed {preemptible_us:.1f} us (x{preemptible_us / plain_us:.3f}); {len(drains)} preemptions ({abandoned} before the end), "
+        f"epoch -> drained {statistics.median(drains):.1f} ({drains[int(len(drains) * 0.99)]:.1f}) us, {'bit-exact' if exact else 'OUTPUTS DIFFER'}",
+    }  # fmt: skip
+
+
+def device_time(device: Device, graph: Any) -> float:
+    start = time.perf_counter()
+    device.replay(graph)
+    device.synchronize()
+    return (time.perf_counter() - start) * 1e6
+
+
+def _digest(network: Network) -> int:
+    total = 0
+    for key, pointer in network.buffers.items():
+        data = np.empty(network.sizes[key], np.uint8)
+        network.device.download(pointer, data)
+        total = hash((total, data.tobytes()))
+    return total
