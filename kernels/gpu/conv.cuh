@@ -95,6 +95,7 @@ template <class K> struct Conv {
             }
         InputTile<K> input(args.p[0], row_tile, group);
         dependency_wait();
+        gate.begin();
 #pragma unroll
         for (int s = 0; s < ahead; s++) {
             if (s < count) {
@@ -204,7 +205,7 @@ template <class K> struct Conv {
             }
         }
         if constexpr (K::CLUSTER > 1) cluster_barrier();
-        if (rank == 0) gate.finish(L::units);
+        if (rank == 0) gate.finish();
     }
 };
 
@@ -218,6 +219,7 @@ template <class K> struct ConvReduce {
         Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
         dependency_launch();
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
         int item = block_index() * K::THREADS + thread_index();
         if (item < items) {
@@ -233,6 +235,6 @@ template <class K> struct ConvReduce {
             }
             output.store(value, extra, pixel, channel);
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

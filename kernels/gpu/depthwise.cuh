@@ -38,6 +38,7 @@ template <class K> struct Depthwise {
 #pragma unroll
             for (int e = 0; e < wide; e++) sum[p][e] = bias[e];
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
         const T* x = (const T*)args.p[0];
 #pragma unroll(K::KH <= 3 ? K::KH : 1)
@@ -88,6 +89,6 @@ template <class K> struct Depthwise {
             else
                 from_float(result[0], *to);
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

@@ -54,6 +54,7 @@ template <class K> struct Unary {
         Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
         dependency_launch();
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
@@ -72,7 +73,7 @@ template <class K> struct Unary {
             }
             write_elements((const float(&)[wide])value, (T*)args.p[3] + (i64)row * K::Y_PITCH + channel);
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };
 
@@ -85,6 +86,7 @@ template <class K> struct Binary {
         Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
         dependency_launch();
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
@@ -102,6 +104,6 @@ template <class K> struct Binary {
                 y[e] = activate<K::ACTIVATION>(combine<K::FUNCTION>(a[e], b[e]), K::ALPHA, K::BETA);
             write_elements((const float(&)[wide])y, (T*)args.p[2] + (i64)rest * K::D3 + i3);
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

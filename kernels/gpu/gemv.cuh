@@ -29,6 +29,7 @@ template <class K> struct Gemv {
 #pragma unroll
         for (int s = 0; s < ahead; s++) early[s] = weights(s);
         dependency_wait();
+        gate.begin();
         float sum[K::M] = {};
         auto add = [&](const Chunk& w, int step) {
             int c = step * K::LANES + lane;
@@ -72,6 +73,6 @@ template <class K> struct Gemv {
             if constexpr (K::BIAS) value += ((const float*)args.p[2])[at];
             from_float(activate<K::ACTIVATION>(value, K::ALPHA, K::BETA), ((typename K::Out*)args.p[5])[m * K::O + at]);
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

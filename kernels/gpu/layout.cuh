@@ -23,6 +23,7 @@ template <class K> struct Copy {
         Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
         dependency_launch();
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
         const In* x = (const In*)args.p[0] + K::X_OFFSET;
         Out* y = (Out*)args.p[1] + K::Y_OFFSET;
@@ -46,6 +47,6 @@ template <class K> struct Copy {
                 from_float(valid ? as_float(x[from]) : K::FILL, y[to]);
             }
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

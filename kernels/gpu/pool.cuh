@@ -18,6 +18,7 @@ template <class K> struct Pool {
         Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
         dependency_launch();
         dependency_wait();
+        gate.begin();
         if (gate.check()) return;
         int spread = thread_index() / items_here, item = block_index() * items_here + thread_index() % items_here;
         bool some = items % items_here == 0 || item < items;
@@ -71,6 +72,6 @@ template <class K> struct Pool {
             else
                 *(Chunk*)to = pack(total, T{});
         }
-        gate.finish(K::BLOCKS);
+        gate.finish();
     }
 };

@@ -54,13 +54,14 @@ REEF_DEVICE u32 load_relaxed(const u32* word) {
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
     return value;
 }
-REEF_DEVICE u32 fetch_or(u32* word, u32 bits) { return atomicOr(word, bits); }
-REEF_DEVICE u32 fetch_add(u32* word, u32 value) {
-    u32 old;
-    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(word), "r"(value) : "memory");
-    return old;
+REEF_DEVICE void set_bits(u32* word, u32 bits) {
+    asm volatile("red.relaxed.gpu.global.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
 }
 REEF_DEVICE void publish(u32* word, u32 value) {
+    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+
+REEF_DEVICE void publish_release(u32* word, u32 value) {
     asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 
@@ -132,3 +133,4 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
         body<true>(args, place);                                                                               \
     }
 #define REEF_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#define REEF_WINDOW(name, parameters, ...) extern "C" __global__ void __launch_bounds__(1) name parameters __VA_ARGS__

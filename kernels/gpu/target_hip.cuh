@@ -44,13 +44,13 @@ template <int Pending> REEF_DEVICE void copies_wait() {}
 REEF_DEVICE u32 load_relaxed(const u32* word) {
     return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
-REEF_DEVICE u32 fetch_or(u32* word, u32 bits) {
-    return __hip_atomic_fetch_or(word, bits, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
-}
-REEF_DEVICE u32 fetch_add(u32* word, u32 value) {
-    return __hip_atomic_fetch_add(word, value, __ATOMIC_ACQ_REL, __HIP_MEMORY_SCOPE_AGENT);
+REEF_DEVICE void set_bits(u32* word, u32 bits) {
+    __hip_atomic_fetch_or(word, bits, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
 REEF_DEVICE void publish(u32* word, u32 value) {
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
+}
+REEF_DEVICE void publish_release(u32* word, u32 value) {
     __hip_atomic_store(word, value, __ATOMIC_RELEASE, __HIP_MEMORY_SCOPE_SYSTEM);
 }
 
@@ -74,3 +74,4 @@ REEF_DEVICE float root(float x) { return __builtin_sqrtf(x); }
 #define REEF_PREEMPTIBLE(name, threads, cluster, body) \
     REEF_KERNEL(threads) void name##_p(const Args args, const Place place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)
+#define REEF_WINDOW(name, parameters, ...) extern "C" __attribute__((global)) void name parameters __VA_ARGS__

@@ -41,9 +41,9 @@ REEF_DEVICE void copies_commit() { reef_host::current->group++; }
 template <int Pending> REEF_DEVICE void copies_wait() { reef_host::land_copies(Pending); }
 
 REEF_DEVICE u32 load_relaxed(const u32* word) { return reef_host::load_word(word); }
-REEF_DEVICE u32 fetch_or(u32* word, u32 bits) { return __atomic_fetch_or(word, bits, __ATOMIC_RELAXED); }
-REEF_DEVICE u32 fetch_add(u32* word, u32 value) { return __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL); }
-REEF_DEVICE void publish(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+REEF_DEVICE void set_bits(u32* word, u32 bits) { __atomic_fetch_or(word, bits, __ATOMIC_RELAXED); }
+REEF_DEVICE void publish(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+REEF_DEVICE void publish_release(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
 REEF_DEVICE void dependency_launch() {}
 REEF_DEVICE void dependency_wait() {}
@@ -88,3 +88,4 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
 #define REEF_PREEMPTIBLE(name, threads, cluster, body) \
     extern "C" void name##_p(const Args& args, const Place& place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)
+#define REEF_WINDOW(name, parameters, ...) extern "C" void name parameters __VA_ARGS__

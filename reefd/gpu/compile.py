@@ -92,13 +92,8 @@ def _clang(source: str, target: str) -> bytes:
 
 
 def _gxx(source: str) -> bytes:
-    options = ["-O2", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off", "-w"]
-    return _run(
-        ["g++", *options, f"-I{Path(__file__).resolve().parents[2] / 'kernels' / 'gpu'}", "-DREEF_HOST"],
-        source,
-        ".cpp",
-        "host",
-    )
+    options = ["-O1", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off", "-w"]
+    return _run(["g++", *options, f"-I{Path(__file__).resolve().parents[2] / 'kernels' / 'gpu'}", "-DREEF_HOST"], source, ".cpp", "host")
 
 
 def _run(command: list[str], source: str, suffix: str, target: str) -> bytes:

@@ -40,6 +40,8 @@ def kernel_source(kernels: Iterable[Kernel], target: str, forms: Sequence[str] =
     unique = {kernel.name: kernel for kernel in kernels}
     headers = [*_BASE, "tile.cuh", "matrix.cuh"] if any(k.header == "conv.cuh" for k in unique.values()) else [*_BASE]
     headers += sorted({kernel.header for kernel in unique.values()})
+    if "preemptible" in forms:
+        headers.append("window.cuh")
     parts = [_inline(header, target, seen) for header in headers]
     parts += [_entry(kernel, forms) for _, kernel in sorted(unique.items())]
     return "\n".join(parts)

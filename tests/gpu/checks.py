@@ -31,6 +31,8 @@ def run_all(kernels: list[Kernel], args: list[list[Array | None]], written: list
         poison(*written)
         for index in range(len(kernels)):
             host.launch(index, args[index], preemptible=preemptible, descending=descending)
+        if preemptible:
+            host.end()
         return [a.tobytes() for a in written]
 
     host.clear()
@@ -39,8 +41,9 @@ def run_all(kernels: list[Kernel], args: list[list[Array | None]], written: list
     host.watch()
     assert everything(True) == plain, "the preemptible form differs from the plain one"
     loads = host.watch()
-    assert host.progress[0] == len(kernels), "the last block must publish the last kernel"
-    assert list(host.counts) == [k.units for k in kernels]
+    units = sum(k.units for k in kernels)
+    assert host.progress[0] == len(kernels), "the window's end must publish the last kernel"
+    assert host.units_done() == units
     assert everything(True) != plain, "blocks whose bit is set must not run again"
 
     stops = sorted({1 + round(i * (loads - 1) / max(1, most_stops - 1)) for i in range(most_stops)})
@@ -50,15 +53,16 @@ def run_all(kernels: list[Kernel], args: list[list[Array | None]], written: list
         poison(*written)
         host.watch(stop)
         _launch_from(host, args, 0)
-        before, units_before = int(host.progress[0]), int(host.counts.sum())
+        before, units_before = int(host.progress[0]), host.units_done()
+        assert all(host.kernel_done(k) for k in range(before)), "progress was published too early"
         _launch_from(host, args, before)  # under the old epoch: everything must fall through
-        assert (int(host.progress[0]), int(host.counts.sum())) == (before, units_before), "a stale window ran"
-        abandoned += units_before < sum(k.units for k in kernels)
+        assert (int(host.progress[0]), host.units_done()) == (before, units_before), "a stale window ran"
+        abandoned += units_before < units
         host.context.window_epoch = int(host.queue_epoch[0])
         host.watch(0)
         _launch_from(host, args, before)
         assert host.progress[0] == len(kernels), f"not finished after a stop at load {stop} of {loads}"
-        assert list(host.counts) == [k.units for k in kernels], "a finished block ran again"
+        assert host.units_done() == units
         assert [a.tobytes() for a in written] == plain, f"other bits after a stop at load {stop} of {loads}"
     # The load after a block's last check point is the only one that may come too late.
     assert abandoned >= max(1, len(stops) // 2), "hardly any stop abandoned a block"
@@ -67,6 +71,7 @@ def run_all(kernels: list[Kernel], args: list[list[Array | None]], written: list
 def _launch_from(host: HostKernels, args: list[list[Array | None]], first: int) -> None:
     for index in range(first, len(host.kernels)):
         host.launch(index, args[index], preemptible=True)
+    host.end()
 
 
 def seeded(seed: int) -> Callable[..., Array]:

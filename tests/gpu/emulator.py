@@ -21,7 +21,6 @@ class _Context(ctypes.Structure):
         ("queue_epoch", ctypes.c_void_p),
         ("progress", ctypes.c_void_p),
         ("bits", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
         ("window_epoch", ctypes.c_uint32),
     )
 
@@ -49,12 +48,12 @@ class HostKernels:
         self.queue_epoch, self.progress = np.ones(1, np.uint32), np.zeros(1, np.uint32)
         words = [(kernel.units + 31) // 32 for kernel in kernels]
         self.bit_words = [sum(words[:i]) for i in range(len(words))]
-        self.bits, self.counts = np.zeros(sum(words), np.uint32), np.zeros(len(kernels), np.uint32)
-        self.context = _Context(*(a.ctypes.data for a in (self.queue_epoch, self.progress, self.bits, self.counts)), 1)
+        self.bits = np.zeros(sum(words), np.uint32)
+        self.context = _Context(*(a.ctypes.data for a in (self.queue_epoch, self.progress, self.bits)), 1)
 
     def clear(self) -> None:
         """A new request: no block is done, the window is valid."""
-        for array in (self.bits, self.counts, self.progress):
+        for array in (self.bits, self.progress):
             array[:] = 0
         self.context.window_epoch = int(self.queue_epoch[0])
 
@@ -66,6 +65,19 @@ class HostKernels:
         self.library.reef_host_launch(
             entry, kernel.blocks, kernel.threads, kernel.cluster, kernel.shared, int(descending), pointers, ctypes.byref(place)
         )
+
+    def end(self) -> None:
+        """The end of a window that went to the last kernel."""
+        mark = ctypes.c_uint32()
+        self.library.reef_window_end(ctypes.byref(self.context), len(self.kernels), ctypes.byref(mark), 1)
+        assert mark.value == 1
+
+    def kernel_done(self, index: int) -> bool:
+        words = self.bits[self.bit_words[index] : self.bit_words[index] + (self.kernels[index].units + 31) // 32]
+        return sum(int(word).bit_count() for word in words) == self.kernels[index].units
+
+    def units_done(self) -> int:
+        return sum(int(word).bit_count() for word in self.bits)
 
     def watch(self, countdown: int = 0) -> int:
         """Bumps the queue epoch at its load number `countdown` from now; returns the loads since the last call."""

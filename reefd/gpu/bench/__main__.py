@@ -118,6 +118,7 @@ def measure(device: Device, compiler: Compiler, name: str, dtype: str, known: di
     error = float(np.abs(ours - reference).max() / np.abs(reference).max())
 
     torch_graphs, torch_y = _torch_graphs(model, x, dtype)
+    _torch_replayer(*torch_graphs["channels_last"][:2])()
     torch_error = float(np.abs(torch_y.float().cpu().numpy() - reference).max() / np.abs(reference).max())
     runs = {"ours": _replayer(device, graph), "ours_no_overlap": _replayer(device, serial)}
     runs |= {f"torch_{k}": _torch_replayer(g, s) for k, (g, s, _, _) in torch_graphs.items()}

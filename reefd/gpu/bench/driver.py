@@ -97,25 +97,34 @@ class Device:
                 call("cuModuleGetFunction", byref(function), module, name.encode())
                 call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_SIZE_BYTES, kernel.shared)
                 self._functions[name] = function
+        if preemptible:
+            function = c_void_p()
+            call("cuModuleGetFunction", byref(function), module, b"reef_window_end")
+            self._functions["reef_window_end"] = function
 
     def knows(self, kernel: Kernel) -> bool:
         return kernel.name in self._functions
 
     def launch(self, kernel: Kernel, pointers: list[int], *, overlap: bool = True, place: ctypes.Structure | None = None) -> None:
         """Queues a kernel on the stream; with `overlap` its start overlaps the end of the one before."""
-        args = (c_uint64 * 8)(*pointers)
-        params = (c_void_p * 2)(ctypes.addressof(args), ctypes.addressof(place) if place is not None else None)
+        self.launch_function(
+            kernel.name + ("_p" if place is not None else ""), (kernel.blocks, kernel.threads, kernel.shared),
+            [(c_uint64 * 8)(*pointers), *([place] if place is not None else [])], overlap,
+        )  # fmt: skip
+
+    def launch_function(self, name: str, extent: tuple[int, int, int], arguments: list[Any], overlap: bool) -> None:
+        """Queues a function by name: blocks, threads, bytes of shared memory; ctypes arguments."""
+        params = (c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         attribute = _LaunchAttribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION)
         attribute.value[0] = 1
         config = _LaunchConfig(
-            (c_uint * 3)(kernel.blocks, 1, 1), (c_uint * 3)(kernel.threads, 1, 1), kernel.shared, self.stream,
+            (c_uint * 3)(extent[0], 1, 1), (c_uint * 3)(extent[1], 1, 1), extent[2], self.stream,
             ctypes.addressof(attribute), 1 if overlap else 0,
         )  # fmt: skip
-        function = self._functions[kernel.name + ("_p" if place is not None else "")]
         try:
-            call("cuLaunchKernelEx", byref(config), function, params, None)
+            call("cuLaunchKernelEx", byref(config), self._functions[name], params, None)
         except DriverError as error:
-            raise DriverError(f"{kernel.name}: {error}") from None
+            raise DriverError(f"{name}: {error}") from None
 
     def synchronize(self) -> None:
         call("cuStreamSynchronize", self.stream)

@@ -24,7 +24,7 @@ class _Record:
         self.device, self.launches = device, launches
         words = [(kernel.units + 31) // 32 for kernel, _ in launches]
         self.bit_words = np.cumsum([0, *words])
-        self.record_bytes = (int(self.bit_words[-1]) + len(launches)) * 4
+        self.record_bytes = int(self.bit_words[-1]) * 4
         self.epoch, self.record, self.context = device.allocate(256), device.allocate(self.record_bytes), device.allocate(256)
         host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
         call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
@@ -36,15 +36,14 @@ class _Record:
         self.signal = signal
         self.value = 1
         device.upload(np.array([1], np.uint32), self.epoch)
-        counts = self.record + int(self.bit_words[-1]) * 4
-        device.upload(np.array([self.epoch, self.progress_device, self.record, counts, 1], np.uint64), self.context)
+        device.upload(np.array([self.epoch, self.progress_device, self.record, 1], np.uint64), self.context)
 
     def clear(self) -> None:
         self.device.fill(self.record, self.record_bytes, 0)
         self.progress[0] = 0
 
     def launch(self, window: Any) -> None:
-        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.context + 32), self.value, 0)
+        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.context + 24), self.value, 0)
         self.device.replay(window)
 
     def preempt(self) -> None:
@@ -55,25 +54,28 @@ class _Record:
 def measure_preemptible(device: Device, compiler: Compiler, network: Network, launches: list[Launch]) -> dict[str, Any]:
     compiler.load([k for k, _ in launches], ("plain", "preemptible"))
     record = _Record(device, launches)
-    with device.capture() as graph:
-        for kernel, pointers in launches:
-            device.launch(kernel, pointers, overlap=False)
-    plain = graph()
-    with device.capture() as graph:
-        for index, (kernel, pointers) in enumerate(launches):
-            device.launch(kernel, pointers, overlap=False, place=_Place(record.context, index, int(record.bit_words[index])))
-    preemptible = graph()
 
-    def undisturbed() -> float:
+    def captured(preemptible: bool, overlap: bool) -> Any:
+        with device.capture() as graph:
+            for index, (kernel, pointers) in enumerate(launches):
+                place = _Place(record.context, index, int(record.bit_words[index])) if preemptible else None
+                device.launch(kernel, pointers, overlap=overlap and index > 0, place=place)
+            if preemptible:
+                words = [ctypes.c_uint64(record.context), ctypes.c_uint32(len(launches)), ctypes.c_uint64(record.progress_device + 64), ctypes.c_uint32(1)]
+                device.launch_function("reef_window_end", (1, 1, 0), words, False)
+        return graph()
+
+    plain, serial, preemptible, preemptible_serial = captured(False, True), captured(False, False), captured(True, True), captured(True, False)
+
+    def undisturbed(graph: Any) -> float:
         times = []
         for _ in range(30):
             record.clear()
-            device.synchronize()
-            times.append(device_time(device, preemptible))
+            times.append(device_time(device, graph))
         return statistics.median(times)
 
-    rounds = [(statistics.median(device_time(device, plain) for _ in range(30)), undisturbed()) for _ in range(3)]
-    plain_us, preemptible_us = (statistics.median(r[i] for r in rounds) for i in range(2))
+    rounds = [[undisturbed(graph) for graph in (plain, preemptible, serial, preemptible_serial)] for _ in range(5)]
+    plain_us, preemptible_us, serial_us, preemptible_serial_us = (statistics.median(r[i] for r in rounds) for i in range(4))
 
     network.poison()
     device.replay(plain)
@@ -102,9 +104,9 @@ def measure_preemptible(device: Device, compiler: Compiler, network: Network, la
         exact = exact and _digest(network) == expected
     drains.sort()
     return {
-        "plain_us": plain_us, "preemptible_us": preemptible_us, "cost": preemptible_us / plain_us, "preemptions": len(drains), "abandoned": abandoned, "exact": exact,
+        "plain_us": plain_us, "plain_no_overlap_us": serial_us, "preemptible_no_overlap_us": preemptible_serial_us, "preemptible_us": preemptible_us, "cost": preemptible_us / plain_us, "preemptions": len(drains), "abandoned": abandoned, "exact": exact,
         "drain_p50_us": statistics.median(drains), "drain_p99_us": drains[int(len(drains) * 0.99)],
-        "summary": f"plain {plain_us:.1f}, undisturbed {preemptible_us:.1f} us (x{preemptible_us / plain_us:.3f}); {len(drains)} preemptions ({abandoned} before the end), "
+        "summary": f"plain {plain_us:.1f}, undisturbed {preemptible_us:.1f} us (x{preemptible_us / plain_us:.3f}), no overlap {serial_us:.1f}, {preemptible_serial_us:.1f}; {len(drains)} preemptions ({abandoned} before the end), "
         f"epoch -> drained {statistics.median(drains):.1f} ({drains[int(len(drains) * 0.99)]:.1f}) us, {'bit-exact' if exact else 'OUTPUTS DIFFER'}",
     }  # fmt: skip
 

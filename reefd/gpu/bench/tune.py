@@ -96,7 +96,7 @@ def tune_shapes(device: Device, compiler: Compiler, network: Network, known: dic
     if quick:
         look_at({s: guesses[s] or every[s][:1] for s in leaders.values()})
     else:
-        look_at({s: [*guesses[s], *spread_out(every[s], 2)] for s in leaders.values()})
+        look_at({s: [*guesses[s], *spread_out(every[s], 2 if tensor_cores else 1)] for s in leaders.values()})
         second = {}
         for s in leaders.values():
             best = sorted(times[s], key=lambda t, s=s: times[s][t])[:3]  # type: ignore[misc]
