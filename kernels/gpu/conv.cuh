@@ -109,7 +109,9 @@ template <class K> struct Conv {
         bool left_early = false;
         for (int t = 0, stage = 0; t < count; t++) {
             copies_wait<ahead - 1>();
-            if (gate.check()) {
+            if (!Preemptible || t % K::PERIOD != 0) {
+                barrier();
+            } else if (gate.check()) {
                 left_early = true;
                 break;
             }
@@ -128,8 +130,10 @@ template <class K> struct Conv {
             stage = stage + 1 == K::STAGES ? 0 : stage + 1;
         }
         copies_wait<0>();
-        if constexpr (K::CLUSTER == 1)
+        if constexpr (K::CLUSTER == 1) {
             if (left_early) return;
+            gate.finish();
+        }
 
         // The pipeline's memory now takes the sums. A cluster meets here whether or not a block was told to leave.
         barrier();
@@ -167,6 +171,7 @@ template <class K> struct Conv {
                     cluster_barrier();  // nobody's shared memory may go while another still reads it
                     return;
                 }
+                if (rank == 0) gate.finish();
             }
         } else {
             barrier();
@@ -205,7 +210,6 @@ template <class K> struct Conv {
             }
         }
         if constexpr (K::CLUSTER > 1) cluster_barrier();
-        if (rank == 0) gate.finish();
     }
 };
 

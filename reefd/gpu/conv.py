@@ -121,7 +121,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         "PT": shape.pads[0], "PL": shape.pads[1], "DH": shape.dilations[0], "DW": shape.dilations[1],
         "X_PITCH": x_pitch, "X_NCHW": shape.x_nchw, "GATHER": gather,
         "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "SLICES": tile.slices, "STAGES": tile.stages,
-        "TENSOR_CORES": tile.tensor_cores,
+        "TENSOR_CORES": tile.tensor_cores, "PERIOD": _check_period(tile),
         ("WM" if tile.tensor_cores else "TM"): tile.down, ("WN" if tile.tensor_cores else "TN"): tile.across,
     }  # fmt: skip
     pipeline = tile.stages * (tile.bm + tile.bn) * (tile.bk // chunk) * 16
@@ -132,6 +132,15 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         items = shape.pixels * channels // (y_chunk if y_wide else 1)
         kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))
     return kernels
+
+
+def _check_period(tile: Tile) -> int:
+    """k-tiles between two check points: about two microseconds of arithmetic on a slow compute unit.
+
+    At every k-tile the epoch's load, which takes longer than a small tile, would be waited for.
+    """
+    clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
+    return max(1, min(16, round(3000 / clocks)))
 
 
 def pack_conv_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:

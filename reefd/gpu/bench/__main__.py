@@ -138,8 +138,9 @@ def measure(device: Device, compiler: Compiler, name: str, dtype: str, known: di
     line = " ".join(f"{k} {result[k]['p50_us']:.0f} ({result[k]['p99_us']:.0f})" for k in runs)
     print(f"{name} {dtype}: {line} | ratio {result['ratio']:.2f}, error {error:.1e} (torch {torch_error:.1e}), {time.time() - started:.1f} s", flush=True)
     print(f"   preemptible: {result['preemptible']['summary']}", flush=True)
-    if not error < (1e-2 if dtype == "float16" else 1e-4):
-        print(f"   WRONG: {name} {dtype} differs from PyTorch by {error}", flush=True)
+    # Random weights amplify rounding: PyTorch's own distance from its fp32 says how much this network does.
+    if not error < max(2 * torch_error, 1e-2 if dtype == "float16" else 1e-4):
+        print(f"   WRONG: {name} {dtype} differs from PyTorch's fp32 by {error}", flush=True)
     return result
 
 
