@@ -5,9 +5,7 @@
 //   - leaves at its first check() when the queue epoch is not its window's, or when its bit is already set;
 //   - looks again at each check(), with a load issued at the check before, so that nobody waits for it;
 //   - sets its bit once it has passed its last check point, because from there on it always finishes.
-// All threads of a block leave together: thread 0 decides, and the decision travels through shared memory across a
-// barrier that the loop has anyway. Two words take turns, so that the decision of one check is still readable while
-// thread 0 writes the next.
+// All threads of a block leave together: thread 0 decides, and the decision comes with a barrier that the loop has anyway.
 //
 // Progress is published by the kernel after: when block 0 of kernel k finds the epoch valid, no block of the window's
 // earlier kernels can have found it stale (an epoch never returns, and kernels of a queue run in order), so they are all
@@ -19,20 +17,13 @@
 // Bits and outputs need no order between them: bits are read by a later window only, launched after this one retired.
 #pragma once
 
-// In device memory, one for each execution context. The host writes the pointers when the context is made or moves to
-// another queue (after its last window has retired); window_epoch is written in queue order before a window's kernels.
-struct alignas(64) Context {
-    const u32* queue_epoch;
-    u32* progress;  // host-visible: number of kernels known to be done, counted from the first
-    u32* bits;      // one bit a block; each kernel starts at a word of its own
-    u32 window_epoch;
-};
-
-// Which kernel of which request a launch is.
+// Which kernel of which request a launch is, by value: reading these through a pointer would cost a trip to memory.
 struct Place {
-    Context* context;
-    u32 kernel;    // its index in the model
-    u32 bit_word;  // where its bits start, in words
+    const u32* queue_epoch;
+    const u32* window_epoch;  // of the execution context; written in queue order before a window's kernels
+    u32* bits;                // this kernel's, one a block
+    u32* progress;            // host-visible: number of kernels known to be done, counted from the first
+    u32 kernel;               // its index in the model
 };
 
 template <bool Preemptible> struct Gate;
@@ -48,48 +39,39 @@ template <> struct Gate<false> {
     REEF_MEMBER void finish() {}
 };
 
+// Loads are kept as they come and looked at in check() only: a use stalls the thread until its load is there.
 template <> struct Gate<true> {
-    u32* decision;  // two words of shared memory
-    u32* bit_word;
-    u32* progress;
-    const u32* queue_epoch;
-    u32 bit, window_epoch, seen, turn, kernel;
-    bool done, first;
+    const Place& place;
+    u32* words;  // two words of shared memory, which take turns
+    u32 block;   // its number, or the cluster's where a cluster is the unit of restoration
+    u32 finished, window_epoch, seen, turn;
 
-    // number: the block's, or the cluster's where a cluster is the unit of restoration.
-    REEF_MEMBER Gate(const Place& place, u32* words, u32 number)
-        : decision(words), bit_word(nullptr), progress(nullptr), queue_epoch(nullptr), bit(1u << number % 32), window_epoch(0),
-          seen(0), turn(0), kernel(place.kernel), done(false), first(number == 0) {
+    REEF_MEMBER Gate(const Place& where, u32* shared, u32 number)
+        : place(where), words(shared), block(number), finished(0), window_epoch(0), seen(0), turn(0) {
         if (thread_index() == 0) {
-            queue_epoch = place.context->queue_epoch;
-            progress = place.context->progress;
-            bit_word = place.context->bits + place.bit_word + number / 32;
-            window_epoch = load_relaxed(&place.context->window_epoch);
-            done = load_relaxed(bit_word) & bit;
+            window_epoch = load_relaxed(place.window_epoch);
+            finished = load_relaxed(place.bits + block / 32);
         }
     }
 
     // Directly after dependency_wait().
     REEF_MEMBER void begin() {
-        if (thread_index() == 0) seen = load_relaxed(queue_epoch);
+        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);
     }
 
     REEF_MEMBER bool check() {
-        if (thread_index() == 0) {
-            bool valid = seen == window_epoch;
-            decision[turn] = done || !valid;
-            if (first && valid) publish(progress, kernel);
-            first = false;
-        }
-        barrier();
-        bool leave = decision[turn] != 0;
+        bool valid = seen == window_epoch;  // in thread 0; equal zeros elsewhere
+        bool leave = barrier_any(!valid || (finished >> block % 32 & 1), words + turn);
         turn ^= 1;
-        if (thread_index() == 0 && !leave) seen = load_relaxed(queue_epoch);
+        if (thread_index() == 0) {
+            if (block == 0 && valid) publish(place.progress, place.kernel);
+            if (!leave) seen = load_relaxed(place.queue_epoch);
+        }
         return leave;
     }
 
     // After the block's last check.
     REEF_MEMBER void finish() {
-        if (thread_index() == 0) set_bits(bit_word, bit);
+        if (thread_index() == 0) set_bits(place.bits + block / 32, 1u << block % 32);
     }
 };

@@ -10,6 +10,7 @@
 REEF_DEVICE int thread_index() { return threadIdx.x; }
 REEF_DEVICE int block_index() { return blockIdx.x; }
 REEF_DEVICE void barrier() { __syncthreads(); }
+REEF_DEVICE bool barrier_any(bool mine, u32*) { return __syncthreads_or(mine); }
 
 extern __shared__ __align__(128) u8 reef_shared_memory[];
 REEF_DEVICE u8* shared_memory() { return reef_shared_memory; }
@@ -124,13 +125,14 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-#define REEF_PLAIN(name, threads, cluster, body)                                                \
-    extern "C" __global__ void __launch_bounds__(threads) cluster name(const Args args) {        \
-        body<false>(args, Place{});                                                              \
+#define REEF_PLAIN(name, threads, resident, cluster, body)                                                       \
+    extern "C" __global__ void __launch_bounds__(threads) cluster name(const Args args) {                        \
+        body<false>(args, Place{});                                                                              \
     }
-#define REEF_PREEMPTIBLE(name, threads, cluster, body)                                                         \
-    extern "C" __global__ void __launch_bounds__(threads) cluster name##_p(const Args args, const Place place) { \
-        body<true>(args, place);                                                                               \
+#define REEF_PREEMPTIBLE(name, threads, resident, cluster, body)                                                 \
+    extern "C" __global__ void __launch_bounds__(threads, resident) cluster name##_p(const Args args,            \
+                                                                                     const Place place) { \
+        body<true>(args, place);                                                                                 \
     }
 #define REEF_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
 #define REEF_WINDOW(name, parameters, ...) extern "C" __global__ void __launch_bounds__(1) name parameters __VA_ARGS__

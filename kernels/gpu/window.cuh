@@ -3,10 +3,11 @@
 #pragma once
 
 // Before the first kernel: the epoch under which the window was launched.
-REEF_WINDOW(reef_window_begin, (Context * context, u32 epoch), { context->window_epoch = epoch; })
+REEF_WINDOW(reef_window_begin, (u32 * window_epoch, u32 epoch), { *window_epoch = epoch; })
 
 // After the last: all kernels below `last` are done if the window is still valid; the window has retired either way.
-REEF_WINDOW(reef_window_end, (Context * context, u32 last, u32* mark_word, u32 mark), {
-    if (load_relaxed(context->queue_epoch) == context->window_epoch) publish_release(context->progress, last);
+REEF_WINDOW(reef_window_end, (const Place place, u32* mark_word, u32 mark), {
+    dependency_wait();
+    if (load_relaxed(place.queue_epoch) == load_relaxed(place.window_epoch)) publish_release(place.progress, place.kernel);
     publish_release(mark_word, mark);
 })

@@ -126,8 +126,9 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     }  # fmt: skip
     pipeline = tile.stages * (tile.bm + tile.bn) * (tile.bk // chunk) * 16
     sums = tile.slices * tile.bm * (tile.bn + 8) * 4
+    shared = 128 + max(pipeline, sums)
     blocks = shape.groups * row_tiles * column_tiles * tile.parts * tile.cluster
-    kernels = [Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, 128 + max(pipeline, sums))]
+    kernels = [Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))]
     if tile.parts > 1:
         items = shape.pixels * channels // (y_chunk if y_wide else 1)
         kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))
@@ -141,6 +142,18 @@ def _check_period(tile: Tile) -> int:
     """
     clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
     return max(1, min(16, round(3000 / clocks)))
+
+
+def _resident(tile: Tile, shared: int) -> int:
+    """Blocks on one compute unit that the compiler must leave registers for in the preemptible form.
+
+    Left alone it gives a large scalar tile half as many registers again as in the plain form, and a block less fits.
+    For smaller tiles the bound would do the opposite, since it also says how many registers may be used.
+    """
+    registers = ceil_div(tile.down * tile.across + 4 * (tile.down + tile.across) + 40, 8) * 8
+    if tile.tensor_cores or registers < 128:
+        return 1
+    return max(1, min(65536 // (tile.threads * registers), (227 << 10) // (shared + 1024)))
 
 
 def pack_conv_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:

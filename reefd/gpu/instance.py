@@ -22,16 +22,11 @@ class Kernel(NamedTuple):
     threads: int
     cluster: int
     shared: int  # bytes
+    resident: int = 1  # preemptible form, NVIDIA: blocks on a compute unit that must find registers
 
     @property
     def text(self) -> str:
-        everything = {
-            **self.constants,
-            "BLOCKS": self.blocks,
-            "THREADS": self.threads,
-            "CLUSTER": self.cluster,
-            "SHARED": self.shared,
-        }
+        everything = {**self.constants, "BLOCKS": self.blocks, "THREADS": self.threads, "CLUSTER": self.cluster, "SHARED": self.shared, "RESIDENT": self.resident}
         return "\n".join(_member(key, everything[key]) for key in sorted(everything))
 
     @property

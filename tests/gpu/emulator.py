@@ -15,18 +15,13 @@ from reefd.gpu.source import headers_dir, kernel_source
 Array = NDArray[np.generic]
 
 
-class _Context(ctypes.Structure):
-    _align_ = 64
+class Place(ctypes.Structure):
+    """gate.cuh's Place."""
+
     _fields_ = (
-        ("queue_epoch", ctypes.c_void_p),
-        ("progress", ctypes.c_void_p),
-        ("bits", ctypes.c_void_p),
-        ("window_epoch", ctypes.c_uint32),
-    )
-
-
-class _Place(ctypes.Structure):
-    _fields_ = (("context", ctypes.c_void_p), ("kernel", ctypes.c_uint32), ("bit_word", ctypes.c_uint32))
+        ("queue_epoch", ctypes.c_void_p), ("window_epoch", ctypes.c_void_p), ("bits", ctypes.c_void_p), ("progress", ctypes.c_void_p),
+        ("kernel", ctypes.c_uint32),
+    )  # fmt: skip
 
 
 class HostKernels:
@@ -45,23 +40,26 @@ class HostKernels:
         self.library = ctypes.CDLL(str(cached))
         self.library.reef_host_interrupt.restype = ctypes.c_uint64
         self.library.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        self.queue_epoch, self.progress = np.ones(1, np.uint32), np.zeros(1, np.uint32)
+        self.queue_epoch, self.window_epoch, self.progress = (np.full(1, i, np.uint32) for i in (1, 1, 0))
         words = [(kernel.units + 31) // 32 for kernel in kernels]
         self.bit_words = [sum(words[:i]) for i in range(len(words))]
         self.bits = np.zeros(sum(words), np.uint32)
-        self.context = _Context(*(a.ctypes.data for a in (self.queue_epoch, self.progress, self.bits)), 1)
+
+    def place(self, index: int) -> Place:
+        bits = self.bits[self.bit_words[index] :] if index < len(self.kernels) else self.bits
+        return Place(*(a.ctypes.data for a in (self.queue_epoch, self.window_epoch, bits, self.progress)), index)
 
     def clear(self) -> None:
         """A new request: no block is done, the window is valid."""
         for array in (self.bits, self.progress):
             array[:] = 0
-        self.context.window_epoch = int(self.queue_epoch[0])
+        self.window_epoch[:] = self.queue_epoch
 
     def launch(self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False) -> None:
         kernel = self.kernels[index]
         entry = getattr(self.library, kernel.name + ("_p" if preemptible else ""))
         pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
-        place = _Place(ctypes.addressof(self.context), index, self.bit_words[index])
+        place = self.place(index)
         self.library.reef_host_launch(
             entry, kernel.blocks, kernel.threads, kernel.cluster, kernel.shared, int(descending), pointers, ctypes.byref(place)
         )
@@ -69,7 +67,7 @@ class HostKernels:
     def end(self) -> None:
         """The end of a window that went to the last kernel."""
         mark = ctypes.c_uint32()
-        self.library.reef_window_end(ctypes.byref(self.context), len(self.kernels), ctypes.byref(mark), 1)
+        self.library.reef_window_end(self.place(len(self.kernels)), ctypes.byref(mark), 1)
         assert mark.value == 1
 
     def kernel_done(self, index: int) -> bool:

@@ -14,7 +14,7 @@ from .tune import Compiler
 
 
 class _Place(ctypes.Structure):
-    _fields_ = (("context", ctypes.c_uint64), ("kernel", ctypes.c_uint32), ("bit_word", ctypes.c_uint32))
+    _fields_ = (("queue_epoch", ctypes.c_uint64), ("window_epoch", ctypes.c_uint64), ("bits", ctypes.c_uint64), ("progress", ctypes.c_uint64), ("kernel", ctypes.c_uint32))
 
 
 class _Record:
@@ -25,7 +25,7 @@ class _Record:
         words = [(kernel.units + 31) // 32 for kernel, _ in launches]
         self.bit_words = np.cumsum([0, *words])
         self.record_bytes = int(self.bit_words[-1]) * 4
-        self.epoch, self.record, self.context = device.allocate(256), device.allocate(self.record_bytes), device.allocate(256)
+        self.epoch, self.record, self.window_epoch = device.allocate(256), device.allocate(self.record_bytes), device.allocate(256)
         host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
         call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
         call("cuMemHostGetDevicePointer_v2", ctypes.byref(mapped), host, 0)
@@ -35,15 +35,18 @@ class _Record:
         call("cuStreamCreateWithPriority", ctypes.byref(signal), 1, -5)
         self.signal = signal
         self.value = 1
-        device.upload(np.array([1], np.uint32), self.epoch)
-        device.upload(np.array([self.epoch, self.progress_device, self.record, 1], np.uint64), self.context)
+        for word in (self.epoch, self.window_epoch):
+            device.upload(np.array([1], np.uint32), word)
+
+    def place(self, index: int) -> _Place:
+        return _Place(self.epoch, self.window_epoch, self.record + int(self.bit_words[index]) * 4, self.progress_device, index)
 
     def clear(self) -> None:
         self.device.fill(self.record, self.record_bytes, 0)
         self.progress[0] = 0
 
     def launch(self, window: Any) -> None:
-        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.context + 24), self.value, 0)
+        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.window_epoch), self.value, 0)
         self.device.replay(window)
 
     def preempt(self) -> None:
@@ -58,11 +61,10 @@ def measure_preemptible(device: Device, compiler: Compiler, network: Network, la
     def captured(preemptible: bool, overlap: bool) -> Any:
         with device.capture() as graph:
             for index, (kernel, pointers) in enumerate(launches):
-                place = _Place(record.context, index, int(record.bit_words[index])) if preemptible else None
+                place = record.place(index) if preemptible else None
                 device.launch(kernel, pointers, overlap=overlap and index > 0, place=place)
-            if preemptible:
-                words = [ctypes.c_uint64(record.context), ctypes.c_uint32(len(launches)), ctypes.c_uint64(record.progress_device + 64), ctypes.c_uint32(1)]
-                device.launch_function("reef_window_end", (1, 1, 0), words, False)
+            words = [record.place(len(launches)), ctypes.c_uint64(record.progress_device + 64), ctypes.c_uint32(1)]
+            device.launch_function("reef_window_end", (1, 1, 0), words, overlap)  # a plain window has an end to report too
         return graph()
 
     plain, serial, preemptible, preemptible_serial = captured(False, True), captured(False, False), captured(True, True), captured(True, False)
