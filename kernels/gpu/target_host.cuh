@@ -3,9 +3,6 @@
 // (host/fibers.hpp). It is stricter than a GPU: an asynchronous copy lands only when it is waited for, shared memory
 // starts as garbage, and a thread that leaves while others wait at a barrier, or with copies under way, is an error.
 #pragma once
-#include <cmath>
-#include <cstring>
-
 #include "host/fibers.hpp"
 
 #define REEF_DEVICE static inline
@@ -13,7 +10,7 @@
 #define REEF_TENSOR_CORES 1
 #define REEF_ASYNC_COPIES 1
 
-REEF_DEVICE int thread_index() { return reef_host::current->thread; }
+REEF_DEVICE int thread_index() { return reef_host::current->index; }
 REEF_DEVICE int block_index() { return reef_host::current->block->index; }
 REEF_DEVICE void barrier() { reef_host::wait(reef_host::current->block->everyone); }
 REEF_DEVICE bool barrier_any(bool mine, u32* word) {
@@ -40,9 +37,9 @@ REEF_DEVICE Chunk load_chunk(const void* from, bool valid) {
 }
 
 REEF_DEVICE void copy_async(Chunk* shared, const void* global, bool valid) {
-    reef_host::current->copies.push_back({shared, valid ? global : nullptr, reef_host::current->group});
+    reef_host::queue_copy(shared, valid ? global : nullptr);
 }
-REEF_DEVICE void copies_commit() { reef_host::current->group++; }
+REEF_DEVICE void copies_commit() { reef_host::commit_copies(); }
 template <int Pending> REEF_DEVICE void copies_wait() { reef_host::land_copies(Pending); }
 
 REEF_DEVICE u32 load_relaxed(const u32* word) { return reef_host::load_word(word); }
@@ -60,10 +57,10 @@ REEF_DEVICE Chunk cluster_load(const void* pointer, u32 rank) {
     return *(const Chunk*)(mine->cluster->blocks[rank].memory + ((const u8*)pointer - mine->memory));
 }
 
-REEF_DEVICE float exp2_fast(float x) { return std::exp2(x); }
-REEF_DEVICE float log2_fast(float x) { return std::log2(x); }
+REEF_DEVICE float exp2_fast(float x) { return __builtin_exp2f(x); }
+REEF_DEVICE float log2_fast(float x) { return __builtin_log2f(x); }
 REEF_DEVICE float reciprocal(float x) { return 1.0f / x; }
-REEF_DEVICE float root(float x) { return std::sqrt(x); }
+REEF_DEVICE float root(float x) { return __builtin_sqrtf(x); }
 
 REEF_DEVICE void load_matrices(u32 (&out)[4], const Chunk* row) {
     reef_host::Warp& warp = reef_host::warp();

@@ -8,6 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from .source import headers_dir
+
 
 class CompileError(Exception):
     """The compiler refused a source, or is not there. The message says which, and what it printed."""
@@ -91,9 +93,17 @@ def _clang(source: str, target: str) -> bytes:
     return _run([clang, *options], source, ".hip", target)
 
 
+_GXX = ["g++", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off"]
+
+
 def _gxx(source: str) -> bytes:
-    options = ["-O1", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off", "-w"]
-    return _run(["g++", *options, f"-I{Path(__file__).resolve().parents[2] / 'kernels' / 'gpu'}", "-DREEF_HOST"], source, ".cpp", "host")
+    return _run([*_GXX, "-O1", "-w", "-DREEF_HOST"], source, ".cpp", "host")
+
+
+def compile_host_runtime() -> bytes:
+    """The shared object that kernels compiled for the host need; load it first, with its symbols global."""
+    folder = headers_dir() / "host"
+    return _run([*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}"], (folder / "fibers.cpp").read_text(), ".cpp", "host")
 
 
 def _run(command: list[str], source: str, suffix: str, target: str) -> bytes:

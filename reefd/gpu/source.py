@@ -13,6 +13,7 @@ from .instance import Kernel
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 FORMS = ("plain", "preemptible")
+_NEEDS = {"conv.cuh": ("tile.cuh", "matrix.cuh"), "resize.cuh": ("elementwise.cuh",)}
 _BASE = ("portable.cuh", "gate.cuh", "activation.cuh")
 
 
@@ -38,8 +39,9 @@ def kernel_source(kernels: Iterable[Kernel], target: str, forms: Sequence[str] =
     """The source of these kernels (each once) for a target: cuda, hip or host."""
     seen: set[str] = set()
     unique = {kernel.name: kernel for kernel in kernels}
-    headers = [*_BASE, "tile.cuh", "matrix.cuh"] if any(k.header == "conv.cuh" for k in unique.values()) else [*_BASE]
-    headers += sorted({kernel.header for kernel in unique.values()})
+    headers = list(_BASE)
+    for header in sorted({kernel.header for kernel in unique.values()}):
+        headers += [*_NEEDS.get(header, ()), header]
     if "preemptible" in forms:
         headers.append("window.cuh")
     parts = [_inline(header, target, seen) for header in headers]

@@ -3,12 +3,13 @@
 import ctypes
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reefd.gpu.compile import compile_source
+from reefd.gpu.compile import compile_host_runtime, compile_source
 from reefd.gpu.instance import Kernel
 from reefd.gpu.source import headers_dir, kernel_source
 
@@ -24,22 +25,28 @@ class Place(ctypes.Structure):
     )  # fmt: skip
 
 
+def _load(build: Callable[[], bytes], key: str) -> ctypes.CDLL:
+    """Builds a shared object once for this text, and loads it."""
+    folder = Path(__file__).resolve().parents[2] / "build" / "host-kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(build())
+        Path(file.name).rename(path)
+    return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
 class HostKernels:
     """The compiled kernels, and an execution context for their preemptible forms."""
 
     def __init__(self, kernels: list[Kernel]) -> None:
         self.kernels = kernels
+        self.runtime = _load(lambda: compile_host_runtime(), "".join(p.read_text() for p in (headers_dir() / "host").iterdir()))
         source = kernel_source(kernels, "host")
-        text = source + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir()))
-        cached = Path(tempfile.gettempdir(), f"reef-host-kernels-{hashlib.sha256(text.encode()).hexdigest()[:24]}.so")
-        if not cached.exists():
-            code = compile_source(source, "host")
-            with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as file:
-                file.write(code)
-            Path(file.name).rename(cached)
-        self.library = ctypes.CDLL(str(cached))
-        self.library.reef_host_interrupt.restype = ctypes.c_uint64
-        self.library.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.library = _load(lambda: compile_source(source, "host"), source)
+        self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
+        self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self.queue_epoch, self.window_epoch, self.progress = (np.full(1, i, np.uint32) for i in (1, 1, 0))
         words = [(kernel.units + 31) // 32 for kernel in kernels]
         self.bit_words = [sum(words[:i]) for i in range(len(words))]
@@ -60,7 +67,7 @@ class HostKernels:
         entry = getattr(self.library, kernel.name + ("_p" if preemptible else ""))
         pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
         place = self.place(index)
-        self.library.reef_host_launch(
+        self.runtime.reef_host_launch(
             entry, kernel.blocks, kernel.threads, kernel.cluster, kernel.shared, int(descending), pointers, ctypes.byref(place)
         )
 
@@ -79,4 +86,4 @@ class HostKernels:
 
     def watch(self, countdown: int = 0) -> int:
         """Bumps the queue epoch at its load number `countdown` from now; returns the loads since the last call."""
-        return int(self.library.reef_host_interrupt(self.queue_epoch.ctypes.data, countdown))
+        return int(self.runtime.reef_host_interrupt(self.queue_epoch.ctypes.data, countdown))

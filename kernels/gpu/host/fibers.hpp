@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a grid of GPU threads on one CPU thread: clusters one after the other, each thread of a cluster a fiber, switched
-// only at barriers. Compiled into the same shared object as the kernels; reef_host_launch is its one entry point.
+// only at barriers. Kernels compile against this header alone; fibers.cpp is the runtime they find when they are loaded.
 #pragma once
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <vector>
-
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-
-struct Context;
+#include <stddef.h>
+#include <stdint.h>
 
 namespace reef_host {
 
 // A meeting of a fixed set of fibers. A fiber that leaves for good no longer counts.
 struct Meeting {
-    int members = 0, arrived = 0;
-    uint64_t round = 0;
+    int members, arrived;
+    uint64_t round;
 };
 
 struct Warp {
@@ -32,252 +19,36 @@ struct Warp {
     uint32_t a[32][4], b[32][2];
 };
 
-struct Cluster;
+struct Block;
+
+struct Cluster {
+    Block* blocks;
+    Meeting everyone;
+};
 
 struct Block {
     int index, rank;
     Cluster* cluster;
     unsigned char* memory;
     Meeting everyone;
-    std::vector<Warp> warps;
+    Warp* warps;
 };
 
-struct Cluster {
-    std::vector<Block> blocks;
-    Meeting everyone;
-};
-
-struct Copy {
-    void* to;
-    const void* from;  // null: zeros
-    uint64_t group;
-};
-
-#if defined(__x86_64__)
-using Machine = void*;  // the stack pointer; everything else is on the stack
-#else
-using Machine = ucontext_t;
-#endif
-
-struct Fiber {
-    int thread;
+struct Thread {
+    int index;
     Block* block;
-    Meeting* waits = nullptr;
-    uint64_t round = 0;
-    bool ended = false;
-    uint64_t group = 0;
-    std::vector<Copy> copies;
-    Machine machine{};
-    std::unique_ptr<unsigned char[]> stack;
 };
 
-inline thread_local Fiber* current = nullptr;
-inline thread_local Machine scheduler;
-inline thread_local void (*entry)(const void*, const void*) = nullptr;
-inline thread_local const void* entry_args = nullptr;
-inline thread_local const void* entry_place = nullptr;
+extern thread_local Thread* current;
 
-// Lets a test preempt at a chosen load of the queue epoch: at the countdown's end the word is changed.
-struct Interruption {
-    const uint32_t* watched = nullptr;
-    uint64_t countdown = 0;
-    uint64_t loads = 0;
-};
-inline Interruption interruption;
+void wait(Meeting& meeting);
+void queue_copy(void* to, const void* from);  // from null: zeros
+void commit_copies();
+void land_copies(uint64_t pending);  // all but the last `pending` groups
+uint32_t load_word(const uint32_t* word);
+float half_to_float(uint16_t half);
+uint16_t float_to_half(float value);
 
-[[noreturn]] inline void fail(const char* what) {
-    std::fprintf(stderr, "GPU emulation: block %d thread %d: %s\n", current ? current->block->index : -1,
-                 current ? current->thread : -1, what);
-    std::abort();
-}
-
-#if defined(__x86_64__)
-// Saves the callee-saved registers and the stack pointer, then goes on where `to` was saved.
-__attribute__((naked, noinline)) inline void exchange(Machine*, Machine*) {
-    asm volatile(
-        "pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
-        "movq %rsp, (%rdi)\n"
-        "movq (%rsi), %rsp\n"
-        "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp\n"
-        "ret\n");
-}
-#else
-inline void exchange(Machine* from, Machine* to) { swapcontext(from, to); }
-#endif
-
-inline void pause() { exchange(&current->machine, &scheduler); }
-
-inline void wait(Meeting& meeting) {
-    if (++meeting.arrived == meeting.members) {
-        meeting.arrived = 0;
-        meeting.round++;
-        return;
-    }
-    current->waits = &meeting;
-    current->round = meeting.round;
-    pause();
-}
-
-inline void leave(Meeting& meeting) {
-    meeting.members--;
-    if (meeting.arrived != 0) fail("left while others wait at a barrier");
-}
-
-inline Warp& warp() { return current->block->warps[current->thread / 32]; }
-
-inline void land_copies(uint64_t pending) {
-    auto& copies = current->copies;
-    size_t kept = 0;
-    for (Copy& copy : copies) {
-        if (copy.group + pending >= current->group) {
-            copies[kept++] = copy;
-        } else if (copy.from) {
-            std::memcpy(copy.to, copy.from, 16);
-        } else {
-            std::memset(copy.to, 0, 16);
-        }
-    }
-    copies.resize(kept);
-}
-
-inline uint32_t load_word(const uint32_t* word) {
-    if (word == interruption.watched) {
-        interruption.loads++;
-        if (interruption.loads == interruption.countdown) *const_cast<uint32_t*>(word) += 1;
-    }
-    return __atomic_load_n(word, __ATOMIC_RELAXED);
-}
-
-inline float half_to_float(uint16_t half) {
-#if defined(__F16C__)
-    return _cvtsh_ss(half);
-#else
-    uint32_t sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
-    if (exponent == 0) {
-        float value = static_cast<float>(fraction) * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    uint32_t bits = exponent == 31 ? sign | 0x7f800000u | fraction << 13 : sign | (exponent + 112) << 23 | fraction << 13;
-    return __builtin_bit_cast(float, bits);
-#endif
-}
-
-inline uint16_t float_to_half(float value) {
-#if defined(__F16C__)
-    return static_cast<uint16_t>(_cvtss_sh(value, 0));
-#else
-    uint32_t bits = __builtin_bit_cast(uint32_t, value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
-    if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
-    if (magnitude < 0x38800000u) {
-        float scaled = __builtin_bit_cast(float, magnitude) + 0.5f;  // one ulp of 0.5 is 2^-24, the step of a subnormal half
-        return static_cast<uint16_t>(sign | (__builtin_bit_cast(uint32_t, scaled) - 0x3f000000u));
-    }
-    uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1);
-    return static_cast<uint16_t>(sign | (rounded - 0x38000000u) >> 13);
-#endif
-}
-
-inline void begin() {
-    entry(entry_args, entry_place);
-    Fiber* self = current;
-    if (!self->copies.empty()) fail("left with asynchronous copies under way");
-    self->ended = true;
-    leave(self->block->everyone);
-    leave(self->block->cluster->everyone);
-    leave(warp().everyone);
-    pause();
-}
-
-inline void prepare(Fiber& fiber) {
-    constexpr size_t stack_bytes = 96 << 10;
-    if (!fiber.stack) fiber.stack = std::make_unique<unsigned char[]>(stack_bytes);
-#if defined(__x86_64__)
-    auto top = reinterpret_cast<uintptr_t>(fiber.stack.get() + stack_bytes) & ~uintptr_t{15};
-    auto* slot = reinterpret_cast<void**>(top) - 1;
-    *--slot = reinterpret_cast<void*>(&begin);  // where `ret` goes, with the alignment that a call leaves
-    fiber.machine = slot - 6;
-    std::memset(slot - 6, 0, 6 * sizeof(void*));
-#else
-    getcontext(&fiber.machine);
-    fiber.machine.uc_stack.ss_sp = fiber.stack.get();
-    fiber.machine.uc_stack.ss_size = stack_bytes;
-    fiber.machine.uc_link = nullptr;
-    makecontext(&fiber.machine, &begin, 0);
-#endif
-}
-
-inline void run_cluster(Cluster& cluster, std::vector<Fiber>& fibers, int threads) {
-    int blocks = static_cast<int>(cluster.blocks.size());
-    cluster.everyone = {blocks * threads, 0, 0};
-    for (Block& block : cluster.blocks) {
-        block.everyone = {threads, 0, 0};
-        block.warps.assign((threads + 31) / 32, Warp{});
-        for (size_t w = 0; w < block.warps.size(); w++)
-            block.warps[w].everyone = {std::min(32, threads - static_cast<int>(w) * 32), 0, 0};
-    }
-    for (int b = 0; b < blocks; b++) {
-        for (int t = 0; t < threads; t++) {
-            Fiber& fiber = fibers[b * threads + t];
-            fiber.thread = t;
-            fiber.block = &cluster.blocks[b];
-            fiber.waits = nullptr;
-            fiber.ended = false;
-            fiber.copies.clear();
-            prepare(fiber);
-        }
-    }
-    for (int running = blocks * threads; running > 0;) {
-        bool moved = false;
-        for (int i = 0; i < blocks * threads; i++) {
-            Fiber& fiber = fibers[i];
-            if (fiber.ended || (fiber.waits && fiber.waits->round == fiber.round)) continue;
-            fiber.waits = nullptr;
-            current = &fiber;
-            exchange(&scheduler, &fiber.machine);
-            moved = true;
-            if (fiber.ended) running--;
-        }
-        if (!moved) fail("no thread can go on: a barrier was not reached by all");
-    }
-    current = nullptr;
-}
+inline Warp& warp() { return current->block->warps[current->index / 32]; }
 
 }  // namespace reef_host
-
-// Runs the blocks in ascending or, so that no order is relied upon, descending order.
-extern "C" inline __attribute__((used, visibility("default"))) void reef_host_launch(
-    void (*kernel)(const void*, const void*), int blocks, int threads, int cluster, int shared_bytes, int descending,
-    const void* args, const void* place) {
-    using namespace reef_host;
-    static thread_local std::vector<Fiber> fibers;
-    if (fibers.size() < static_cast<size_t>(cluster * threads)) fibers.resize(cluster * threads);
-    entry = kernel;
-    entry_args = args;
-    entry_place = place;
-    Cluster group;
-    group.blocks.resize(cluster);
-    std::vector<unsigned char> memory(static_cast<size_t>(cluster) * (shared_bytes + 256) + 128);
-    auto base = (reinterpret_cast<uintptr_t>(memory.data()) + 127) & ~uintptr_t{127};
-    size_t stride = (shared_bytes + 127) / 128 * 128;
-    for (int first = 0; first < blocks; first += cluster) {
-        int start = descending ? blocks - cluster - first : first;
-        std::memset(memory.data(), 0xff, memory.size());  // NaN as a float and as a half
-        for (int b = 0; b < cluster; b++) {
-            Block& block = group.blocks[b];
-            block.index = start + b;
-            block.rank = b;
-            block.cluster = &group;
-            block.memory = reinterpret_cast<unsigned char*>(base + b * stride);
-        }
-        run_cluster(group, fibers, threads);
-    }
-}
-
-// Counts the loads of `word` from now on; at load `countdown` (0: never) the word is bumped. Returns the loads so far.
-extern "C" inline __attribute__((used, visibility("default"))) uint64_t reef_host_interrupt(const uint32_t* word,
-                                                                                          uint64_t countdown) {
-    uint64_t loads = reef_host::interruption.loads;
-    reef_host::interruption = {word, countdown, 0};
-    return loads;
-}
