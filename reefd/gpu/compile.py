@@ -34,7 +34,7 @@ def compile_source(source: str, target: str) -> bytes:
 def _load_nvrtc() -> ctypes.CDLL:
     names = []
     try:
-        import nvidia  # type: ignore[import-not-found]
+        import nvidia
 
         names = [
             p for root in nvidia.__path__ for p in sorted(Path(root).glob("*/lib/libnvrtc.so.1[23]"), reverse=True)
@@ -88,8 +88,20 @@ def _clang(source: str, target: str) -> bytes:
     clang = find_clang()
     if clang is None:
         raise CompileError("clang was not found; install it with: apt-get install clang lld (or ROCm)")
-    options = ["-x", "hip", "--cuda-device-only", f"--offload-arch={target}", "-nogpuinc", "-nogpulib", "-O3", "-std=c++17",
-               "--no-gpu-bundle-output", "-ffp-contract=off", "-fno-math-errno", "-Wno-pass-failed"]  # fmt: skip
+    options = [
+        "-x",
+        "hip",
+        "--cuda-device-only",
+        f"--offload-arch={target}",
+        "-nogpuinc",
+        "-nogpulib",
+        "-O3",
+        "-std=c++17",
+        "--no-gpu-bundle-output",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-Wno-pass-failed",
+    ]
     return _run([clang, *options], source, ".hip", target)
 
 
@@ -103,7 +115,12 @@ def _gxx(source: str) -> bytes:
 def compile_host_runtime() -> bytes:
     """The shared object that kernels compiled for the host need; load it first, with its symbols global."""
     folder = headers_dir() / "host"
-    return _run([*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}"], (folder / "fibers.cpp").read_text(), ".cpp", "host")
+    return _run(
+        [*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}"],
+        (folder / "fibers.cpp").read_text(),
+        ".cpp",
+        "host",
+    )
 
 
 def _run(command: list[str], source: str, suffix: str, target: str) -> bytes:

@@ -108,27 +108,61 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     if k_tiles < tile.cluster * tile.parts:
         raise ValueError("fewer k-tiles than shares")
     output: dict[str, Value] = {
-        "Out": _CTYPE[y_dtype], "N": shape.n, "OH": oh, "OW": ow, "O": shape.o, "GROUPS": shape.groups,
-        "Y_PITCH": y_pitch, "Y_NCHW": shape.y_nchw, "Y_WIDE": y_wide, "BIAS": shape.bias,
-        "RESIDUAL": shape.residual > 0, "R_CHANNELS": shape.residual, "R_PITCH": residual_pitch,
-        "PRELU": shape.prelu, "ACTIVATION": f"Activation::{shape.activation}",
-        "ACTIVATION_FIRST": shape.activation_first, "ALPHA": float(shape.alpha), "BETA": float(shape.beta),
+        "Out": _CTYPE[y_dtype],
+        "N": shape.n,
+        "OH": oh,
+        "OW": ow,
+        "O": shape.o,
+        "GROUPS": shape.groups,
+        "Y_PITCH": y_pitch,
+        "Y_NCHW": shape.y_nchw,
+        "Y_WIDE": y_wide,
+        "BIAS": shape.bias,
+        "RESIDUAL": shape.residual > 0,
+        "R_CHANNELS": shape.residual,
+        "R_PITCH": residual_pitch,
+        "PRELU": shape.prelu,
+        "ACTIVATION": f"Activation::{shape.activation}",
+        "ACTIVATION_FIRST": shape.activation_first,
+        "ALPHA": float(shape.alpha),
+        "BETA": float(shape.beta),
         "PARTS": tile.parts,
-    }  # fmt: skip
+    }
     constants: dict[str, Value] = {
-        **output, "T": _CTYPE[shape.dtype], "In": _CTYPE[x_dtype], "H": shape.h, "W": shape.w, "C": shape.c,
-        "KH": shape.kernel[0], "KW": shape.kernel[1], "SH": shape.strides[0], "SW": shape.strides[1],
-        "PT": shape.pads[0], "PL": shape.pads[1], "DH": shape.dilations[0], "DW": shape.dilations[1],
-        "X_PITCH": x_pitch, "X_NCHW": shape.x_nchw, "GATHER": gather,
-        "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "SLICES": tile.slices, "STAGES": tile.stages,
-        "TENSOR_CORES": tile.tensor_cores, "PERIOD": _check_period(tile),
-        ("WM" if tile.tensor_cores else "TM"): tile.down, ("WN" if tile.tensor_cores else "TN"): tile.across,
-    }  # fmt: skip
+        **output,
+        "T": _CTYPE[shape.dtype],
+        "In": _CTYPE[x_dtype],
+        "H": shape.h,
+        "W": shape.w,
+        "C": shape.c,
+        "KH": shape.kernel[0],
+        "KW": shape.kernel[1],
+        "SH": shape.strides[0],
+        "SW": shape.strides[1],
+        "PT": shape.pads[0],
+        "PL": shape.pads[1],
+        "DH": shape.dilations[0],
+        "DW": shape.dilations[1],
+        "X_PITCH": x_pitch,
+        "X_NCHW": shape.x_nchw,
+        "GATHER": gather,
+        "BM": tile.bm,
+        "BN": tile.bn,
+        "BK": tile.bk,
+        "SLICES": tile.slices,
+        "STAGES": tile.stages,
+        "TENSOR_CORES": tile.tensor_cores,
+        "PERIOD": _check_period(tile),
+        ("WM" if tile.tensor_cores else "TM"): tile.down,
+        ("WN" if tile.tensor_cores else "TN"): tile.across,
+    }
     pipeline = tile.stages * (tile.bm + tile.bn) * (tile.bk // chunk) * 16
     sums = tile.slices * tile.bm * (tile.bn + 8) * 4
     shared = 128 + max(pipeline, sums)
     blocks = shape.groups * row_tiles * column_tiles * tile.parts * tile.cluster
-    kernels = [Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))]
+    kernels = [
+        Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))
+    ]
     if tile.parts > 1:
         items = shape.pixels * channels // (y_chunk if y_wide else 1)
         kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))

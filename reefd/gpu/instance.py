@@ -26,7 +26,14 @@ class Kernel(NamedTuple):
 
     @property
     def text(self) -> str:
-        everything = {**self.constants, "BLOCKS": self.blocks, "THREADS": self.threads, "CLUSTER": self.cluster, "SHARED": self.shared, "RESIDENT": self.resident}
+        everything = {
+            **self.constants,
+            "BLOCKS": self.blocks,
+            "THREADS": self.threads,
+            "CLUSTER": self.cluster,
+            "SHARED": self.shared,
+            "RESIDENT": self.resident,
+        }
         return "\n".join(_member(key, everything[key]) for key in sorted(everything))
 
     @property

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels that need no tuning beyond a choice of width: pooling, depthwise, matrix-vector, element-wise, copies."""
+
 import math
 from collections.abc import Sequence
 
@@ -25,13 +26,28 @@ def _each(items: int, threads: int = _THREADS) -> int:
 
 
 def pool_kernel(
-    n: int, h: int, w: int, c: int, *, mode: str, kernel: tuple[int, int], strides: tuple[int, int] = (1, 1),
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0), dilations: tuple[int, int] = (1, 1), count_include_pad: bool = False,
-    out_hw: tuple[int, int] | None = None, dtype: str = "float32", x_pitch: int = 0, y_pitch: int = 0,
-) -> Kernel:  # fmt: skip
+    n: int,
+    h: int,
+    w: int,
+    c: int,
+    *,
+    mode: str,
+    kernel: tuple[int, int],
+    strides: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilations: tuple[int, int] = (1, 1),
+    count_include_pad: bool = False,
+    out_hw: tuple[int, int] | None = None,
+    dtype: str = "float32",
+    x_pitch: int = 0,
+    y_pitch: int = 0,
+) -> Kernel:
     """pool2d, mode max or average. args: x, y. `out_hw` is given where the size was rounded up."""
     extent = [dilations[i] * (kernel[i] - 1) + 1 for i in range(2)]
-    oh, ow = out_hw or ((h + pads[0] + pads[2] - extent[0]) // strides[0] + 1, (w + pads[1] + pads[3] - extent[1]) // strides[1] + 1)
+    oh, ow = out_hw or (
+        (h + pads[0] + pads[2] - extent[0]) // strides[0] + 1,
+        (w + pads[1] + pads[3] - extent[1]) // strides[1] + 1,
+    )
     x_pitch, y_pitch = x_pitch or c, y_pitch or c
     wide = _wide(dtype, c, x_pitch, y_pitch)
     items, taps = n * oh * ow * (c // wide), kernel[0] * kernel[1]
@@ -41,30 +57,73 @@ def pool_kernel(
     threads = 256 if spread > 1 else _THREADS
     shared = _HEADER_BYTES + (threads * (wide + 1) * 4 if spread > 1 else 0)
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype], "N": n, "H": h, "W": w, "C": c, "OH": oh, "OW": ow, "KH": kernel[0], "KW": kernel[1],
-        "SH": strides[0], "SW": strides[1], "PT": pads[0], "PL": pads[1], "PB": pads[2], "PR": pads[3],
-        "DH": dilations[0], "DW": dilations[1], "MAXIMUM": mode == "max", "COUNT_PADDING": count_include_pad,
-        "X_PITCH": x_pitch, "Y_PITCH": y_pitch, "WIDE": wide, "SPREAD": spread,
-    }  # fmt: skip
+        "T": _CTYPE[dtype],
+        "N": n,
+        "H": h,
+        "W": w,
+        "C": c,
+        "OH": oh,
+        "OW": ow,
+        "KH": kernel[0],
+        "KW": kernel[1],
+        "SH": strides[0],
+        "SW": strides[1],
+        "PT": pads[0],
+        "PL": pads[1],
+        "PB": pads[2],
+        "PR": pads[3],
+        "DH": dilations[0],
+        "DW": dilations[1],
+        "MAXIMUM": mode == "max",
+        "COUNT_PADDING": count_include_pad,
+        "X_PITCH": x_pitch,
+        "Y_PITCH": y_pitch,
+        "WIDE": wide,
+        "SPREAD": spread,
+    }
     return Kernel("Pool", "pool.cuh", constants, ceil_div(items, threads // spread), threads, 1, shared)
 
 
 def gemv_kernel(
-    m: int, depth: int, o: int, *, dtype: str = "float32", y_dtype: str = "", bias: bool = False, activation: str = "none",
-    alpha: float = 0.0, beta: float = 0.0, lanes: int = 32, threads: int = 256,
-) -> Kernel:  # fmt: skip
-    """A matrix product of at most eight rows. args: x [m, depth], w [o, depth] padded to chunks, bias, -, -, y [m, o]."""
+    m: int,
+    depth: int,
+    o: int,
+    *,
+    dtype: str = "float32",
+    y_dtype: str = "",
+    bias: bool = False,
+    activation: str = "none",
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    lanes: int = 32,
+    threads: int = 256,
+) -> Kernel:
+    """A matrix product of up to eight rows. args: x [m, depth], w [o, depth] padded to chunks, bias, -, -, y [m, o]."""
     if not 1 <= m <= 8:
         raise ValueError(f"gemv takes 1 to 8 rows, not {m}")
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype], "Out": _CTYPE[y_dtype or dtype], "M": m, "DEPTH": depth, "O": o, "LANES": lanes, "AHEAD": 4,
-        "BIAS": bias, "ACTIVATION": f"Activation::{activation}", "ALPHA": float(alpha), "BETA": float(beta),
-    }  # fmt: skip
-    return Kernel("Gemv", "gemv.cuh", constants, ceil_div(o, threads // lanes), threads, 1, _HEADER_BYTES + m * threads * 4)
+        "T": _CTYPE[dtype],
+        "Out": _CTYPE[y_dtype or dtype],
+        "M": m,
+        "DEPTH": depth,
+        "O": o,
+        "LANES": lanes,
+        "AHEAD": 4,
+        "BIAS": bias,
+        "ACTIVATION": f"Activation::{activation}",
+        "ALPHA": float(alpha),
+        "BETA": float(beta),
+    }
+    return Kernel(
+        "Gemv", "gemv.cuh", constants, ceil_div(o, threads // lanes), threads, 1, _HEADER_BYTES + m * threads * 4
+    )
 
 
 def depthwise_kernel(shape: ConvShape, strip: int = 0) -> Kernel:
-    """depthwise_conv2d. shape.groups input channels, shape.o outputs for each. args: x, w [KH, KW, O], bias, residual, slope, y."""
+    """depthwise_conv2d of shape.groups channels, shape.o outputs for each.
+
+    args: x, w [KH, KW, O], bias, residual, slope, y.
+    """
     oh, ow = shape.out_hw
     outputs = shape.groups * shape.o
     x_pitch, y_pitch = shape.x_pitch or shape.groups, shape.y_pitch or outputs
@@ -74,14 +133,36 @@ def depthwise_kernel(shape: ConvShape, strip: int = 0) -> Kernel:
     if not strip:
         strip = next((s for s in (4, 2) if ow >= s and rows * ceil_div(ow, s) >= 40_000), 1)
     constants: dict[str, Value] = {
-        "T": _CTYPE[shape.dtype], "N": shape.n, "H": shape.h, "W": shape.w, "O": outputs, "MULTIPLIER": shape.o, "OH": oh, "OW": ow,
-        "KH": shape.kernel[0], "KW": shape.kernel[1], "SH": shape.strides[0], "SW": shape.strides[1],
-        "PT": shape.pads[0], "PL": shape.pads[1], "DH": shape.dilations[0], "DW": shape.dilations[1],
-        "X_PITCH": x_pitch, "Y_PITCH": y_pitch, "BIAS": shape.bias, "RESIDUAL": shape.residual > 0,
-        "R_CHANNELS": shape.residual, "R_PITCH": residual_pitch, "PRELU": shape.prelu,
-        "ACTIVATION": f"Activation::{shape.activation}", "ACTIVATION_FIRST": shape.activation_first,
-        "ALPHA": float(shape.alpha), "BETA": float(shape.beta), "WIDE": wide, "STRIP": strip,
-    }  # fmt: skip
+        "T": _CTYPE[shape.dtype],
+        "N": shape.n,
+        "H": shape.h,
+        "W": shape.w,
+        "O": outputs,
+        "MULTIPLIER": shape.o,
+        "OH": oh,
+        "OW": ow,
+        "KH": shape.kernel[0],
+        "KW": shape.kernel[1],
+        "SH": shape.strides[0],
+        "SW": shape.strides[1],
+        "PT": shape.pads[0],
+        "PL": shape.pads[1],
+        "DH": shape.dilations[0],
+        "DW": shape.dilations[1],
+        "X_PITCH": x_pitch,
+        "Y_PITCH": y_pitch,
+        "BIAS": shape.bias,
+        "RESIDUAL": shape.residual > 0,
+        "R_CHANNELS": shape.residual,
+        "R_PITCH": residual_pitch,
+        "PRELU": shape.prelu,
+        "ACTIVATION": f"Activation::{shape.activation}",
+        "ACTIVATION_FIRST": shape.activation_first,
+        "ALPHA": float(shape.alpha),
+        "BETA": float(shape.beta),
+        "WIDE": wide,
+        "STRIP": strip,
+    }
     blocks = ceil_div(rows * ceil_div(ow, strip), _THREADS)
     return Kernel("Depthwise", "depthwise.cuh", constants, blocks, _THREADS, 1, _HEADER_BYTES)
 
@@ -92,9 +173,18 @@ def pack_depthwise_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.gen
 
 
 def unary_kernel(
-    rows: int, c: int, *, activation: str, alpha: float = 0.0, beta: float = 0.0, affine: bool = False, prelu: bool = False,
-    dtype: str = "float32", x_pitch: int = 0, y_pitch: int = 0,
-) -> Kernel:  # fmt: skip
+    rows: int,
+    c: int,
+    *,
+    activation: str,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    affine: bool = False,
+    prelu: bool = False,
+    dtype: str = "float32",
+    x_pitch: int = 0,
+    y_pitch: int = 0,
+) -> Kernel:
     """An activation, after x * scale + shift where `affine`. args: x, scale (or slope), shift, y."""
     if not (affine or prelu or x_pitch or y_pitch):  # dense: any row length serves
         rows, c = 1, rows * c
@@ -103,16 +193,32 @@ def unary_kernel(
     items = rows * (c // wide)
     each = _each(items)
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype], "ROWS": rows, "C": c, "X_PITCH": x_pitch, "Y_PITCH": y_pitch, "AFFINE": affine, "PRELU": prelu,
-        "ACTIVATION": f"Activation::{activation}", "ALPHA": float(alpha), "BETA": float(beta), "WIDE": wide, "EACH": each,
-    }  # fmt: skip
+        "T": _CTYPE[dtype],
+        "ROWS": rows,
+        "C": c,
+        "X_PITCH": x_pitch,
+        "Y_PITCH": y_pitch,
+        "AFFINE": affine,
+        "PRELU": prelu,
+        "ACTIVATION": f"Activation::{activation}",
+        "ALPHA": float(alpha),
+        "BETA": float(beta),
+        "WIDE": wide,
+        "EACH": each,
+    }
     return Kernel("Unary", "elementwise.cuh", constants, ceil_div(items, _THREADS * each), _THREADS, 1, _HEADER_BYTES)
 
 
 def binary_kernel(
-    a: Sequence[int], b: Sequence[int], *, function: str, activation: str = "none", alpha: float = 0.0, beta: float = 0.0,
+    a: Sequence[int],
+    b: Sequence[int],
+    *,
+    function: str,
+    activation: str = "none",
+    alpha: float = 0.0,
+    beta: float = 0.0,
     dtype: str = "float32",
-) -> Kernel:  # fmt: skip
+) -> Kernel:
     """a function b with NumPy's broadcasting. args: a, b, y."""
     shape = np.broadcast_shapes(tuple(a), tuple(b))
     dims, strides = _merge(shape, [_broadcast_strides(a, shape), _broadcast_strides(b, shape)], 4)
@@ -120,18 +226,35 @@ def binary_kernel(
     items = math.prod(dims) // wide
     each = _each(items)
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype], **{f"D{i}": d for i, d in enumerate(dims)}, **{f"A{i}": s for i, s in enumerate(strides[0])},
-        **{f"B{i}": s for i, s in enumerate(strides[1])}, "FUNCTION": f"Function::{function}",
-        "ACTIVATION": f"Activation::{activation}", "ALPHA": float(alpha), "BETA": float(beta), "WIDE": wide, "EACH": each,
-    }  # fmt: skip
+        "T": _CTYPE[dtype],
+        **{f"D{i}": d for i, d in enumerate(dims)},
+        **{f"A{i}": s for i, s in enumerate(strides[0])},
+        **{f"B{i}": s for i, s in enumerate(strides[1])},
+        "FUNCTION": f"Function::{function}",
+        "ACTIVATION": f"Activation::{activation}",
+        "ALPHA": float(alpha),
+        "BETA": float(beta),
+        "WIDE": wide,
+        "EACH": each,
+    }
     return Kernel("Binary", "elementwise.cuh", constants, ceil_div(items, _THREADS * each), _THREADS, 1, _HEADER_BYTES)
 
 
 def copy_kernel(
-    shape: Sequence[int], x_strides: Sequence[int], y_strides: Sequence[int], *, x_offset: int = 0, y_offset: int = 0,
-    begins: Sequence[int] | None = None, extents: Sequence[int] | None = None, outside: str = "none", fill: float = 0.0,
-    dtype: str = "float32", x_dtype: str = "", raw: bool = False,
-) -> Kernel:  # fmt: skip
+    shape: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    *,
+    x_offset: int = 0,
+    y_offset: int = 0,
+    begins: Sequence[int] | None = None,
+    extents: Sequence[int] | None = None,
+    outside: str = "none",
+    fill: float = 0.0,
+    dtype: str = "float32",
+    x_dtype: str = "",
+    raw: bool = False,
+) -> Kernel:
     """Copies a region of `shape` between strided layouts (elements). args: x, y.
 
     With `outside`, index i of a dimension reads x at i - begins[d], which exists in [0, extents[d]).
@@ -154,12 +277,21 @@ def copy_kernel(
     items = math.prod(dims) // wide
     each = _each(items)
     constants: dict[str, Value] = {
-        "In": _CTYPE[source], "Out": _CTYPE[dtype], "X_OFFSET": x_offset, "Y_OFFSET": y_offset, "RAW": raw,
-        "OUTSIDE": f"Outside::{outside}", "FILL": float(fill), "WIDE": wide, "EACH": each,
-        **{f"D{i}": d for i, d in enumerate(dims)}, **{f"E{i}": e for i, e in enumerate(extent)},
-        **{f"B{i}": b for i, b in enumerate(begin)}, **{f"XS{i}": s for i, s in enumerate(strides[0])},
+        "In": _CTYPE[source],
+        "Out": _CTYPE[dtype],
+        "X_OFFSET": x_offset,
+        "Y_OFFSET": y_offset,
+        "RAW": raw,
+        "OUTSIDE": f"Outside::{outside}",
+        "FILL": float(fill),
+        "WIDE": wide,
+        "EACH": each,
+        **{f"D{i}": d for i, d in enumerate(dims)},
+        **{f"E{i}": e for i, e in enumerate(extent)},
+        **{f"B{i}": b for i, b in enumerate(begin)},
+        **{f"XS{i}": s for i, s in enumerate(strides[0])},
         **{f"YS{i}": s for i, s in enumerate(strides[1])},
-    }  # fmt: skip
+    }
     return Kernel("Copy", "layout.cuh", constants, ceil_div(items, _THREADS * each), _THREADS, 1, _HEADER_BYTES)
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every kernel must do: compute, leave at any check point, and go on to the same bits."""
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs GPU kernels on the CPU: compiles their source for the host target and launches grids of fibers."""
+
 import ctypes
 import hashlib
 import tempfile
@@ -20,9 +21,12 @@ class Place(ctypes.Structure):
     """gate.cuh's Place."""
 
     _fields_ = (
-        ("queue_epoch", ctypes.c_void_p), ("window_epoch", ctypes.c_void_p), ("bits", ctypes.c_void_p), ("progress", ctypes.c_void_p),
+        ("queue_epoch", ctypes.c_void_p),
+        ("window_epoch", ctypes.c_void_p),
+        ("bits", ctypes.c_void_p),
+        ("progress", ctypes.c_void_p),
         ("kernel", ctypes.c_uint32),
-    )  # fmt: skip
+    )
 
 
 def _load(build: Callable[[], bytes], key: str) -> ctypes.CDLL:
@@ -42,7 +46,9 @@ class HostKernels:
 
     def __init__(self, kernels: list[Kernel]) -> None:
         self.kernels = kernels
-        self.runtime = _load(lambda: compile_host_runtime(), "".join(p.read_text() for p in (headers_dir() / "host").iterdir()))
+        self.runtime = _load(
+            lambda: compile_host_runtime(), "".join(p.read_text() for p in (headers_dir() / "host").iterdir())
+        )
         source = kernel_source(kernels, "host")
         self.library = _load(lambda: compile_source(source, "host"), source)
         self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
@@ -62,13 +68,22 @@ class HostKernels:
             array[:] = 0
         self.window_epoch[:] = self.queue_epoch
 
-    def launch(self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False) -> None:
+    def launch(
+        self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False
+    ) -> None:
         kernel = self.kernels[index]
         entry = getattr(self.library, kernel.name + ("_p" if preemptible else ""))
         pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
         place = self.place(index)
         self.runtime.reef_host_launch(
-            entry, kernel.blocks, kernel.threads, kernel.cluster, kernel.shared, int(descending), pointers, ctypes.byref(place)
+            entry,
+            kernel.blocks,
+            kernel.threads,
+            kernel.cluster,
+            kernel.shared,
+            int(descending),
+            pointers,
+            ctypes.byref(place),
         )
 
     def end(self) -> None:

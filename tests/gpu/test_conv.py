@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolution kernels in every form against a float64 reference, on the host target."""
+
 import numpy as np
 import pytest
 
@@ -8,30 +9,76 @@ from reefd.gpu.conv import ConvShape, Tile, conv_kernels, pack_conv_weights
 from .checks import poison, relative_error, run_all, seeded
 from .emulator import Array
 
-HALF = dict(dtype="float16")
+HALF = {"dtype": "float16"}
 MMA = Tile(64, 64, 64, 2, 2, stages=3, tensor_cores=True)
 SMALL = Tile(32, 32, 32, 1, 2, slices=2, stages=4, tensor_cores=True)
 FFMA = Tile(64, 64, 16, 8, 4, stages=2)
 DOT2 = Tile(64, 64, 32, 4, 4, stages=2)
 
 CASES = {
-    "mma_3x3_residual_relu": (ConvShape(1, 9, 10, 64, 72, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, residual=72, activation="relu"), MMA),
+    "mma_3x3_residual_relu": (
+        ConvShape(1, 9, 10, 64, 72, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, residual=72, activation="relu"),
+        MMA,
+    ),
     "mma_1x1_sliced": (ConvShape(2, 7, 7, 72, 40, **HALF, bias=True, activation="silu"), SMALL),
-    "mma_cluster": (ConvShape(1, 7, 7, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, residual=64, activation="relu"), MMA._replace(cluster=4)),
-    "mma_cluster_sliced": (ConvShape(1, 5, 5, 256, 32, **HALF, residual=16, activation="relu"), SMALL._replace(cluster=2, bk=64)),
-    "mma_first_layer": (ConvShape(1, 21, 19, 3, 24, (7, 7), (2, 2), (3, 3, 3, 3), **HALF, x_dtype="float32", x_nchw=True, bias=True, activation="relu"), SMALL._replace(stages=2)),
+    "mma_cluster": (
+        ConvShape(1, 7, 7, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, residual=64, activation="relu"),
+        MMA._replace(cluster=4),
+    ),
+    "mma_cluster_sliced": (
+        ConvShape(1, 5, 5, 256, 32, **HALF, residual=16, activation="relu"),
+        SMALL._replace(cluster=2, bk=64),
+    ),
+    "mma_first_layer": (
+        ConvShape(
+            1,
+            21,
+            19,
+            3,
+            24,
+            (7, 7),
+            (2, 2),
+            (3, 3, 3, 3),
+            **HALF,
+            x_dtype="float32",
+            x_nchw=True,
+            bias=True,
+            activation="relu",
+        ),
+        SMALL._replace(stages=2),
+    ),
     "mma_grouped": (ConvShape(1, 6, 6, 16, 24, (3, 3), (1, 1), (1, 1, 1, 1), groups=3, **HALF, bias=True), SMALL),
     "mma_nchw_out": (ConvShape(1, 6, 6, 16, 18, **HALF, y_dtype="float32", y_nchw=True, bias=True), SMALL),
     "mma_parts": (ConvShape(1, 7, 7, 128, 64, **HALF, bias=True, activation="relu"), SMALL._replace(parts=3)),
-    "ffma_3x3_stride_2": (ConvShape(1, 13, 11, 20, 68, (3, 3), (2, 2), (0, 1, 1, 0), bias=True, activation="relu"), FFMA),
-    "ffma_dilated": (ConvShape(1, 12, 12, 16, 16, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), residual=8, activation="hard_swish"), Tile(32, 32, 16, 4, 2, slices=2, stages=3)),
-    "ffma_cluster": (ConvShape(1, 6, 6, 64, 64, bias=True, activation_first=True, residual=64, activation="relu"), FFMA._replace(cluster=2, bk=32)),
-    "ffma_odd_channels": (ConvShape(1, 8, 8, 5, 7, (3, 3), (1, 1), (1, 1, 1, 1), bias=True, prelu=True), Tile(32, 32, 16, 4, 4, stages=2)),
+    "ffma_3x3_stride_2": (
+        ConvShape(1, 13, 11, 20, 68, (3, 3), (2, 2), (0, 1, 1, 0), bias=True, activation="relu"),
+        FFMA,
+    ),
+    "ffma_dilated": (
+        ConvShape(1, 12, 12, 16, 16, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), residual=8, activation="hard_swish"),
+        Tile(32, 32, 16, 4, 2, slices=2, stages=3),
+    ),
+    "ffma_cluster": (
+        ConvShape(1, 6, 6, 64, 64, bias=True, activation_first=True, residual=64, activation="relu"),
+        FFMA._replace(cluster=2, bk=32),
+    ),
+    "ffma_odd_channels": (
+        ConvShape(1, 8, 8, 5, 7, (3, 3), (1, 1), (1, 1, 1, 1), bias=True, prelu=True),
+        Tile(32, 32, 16, 4, 4, stages=2),
+    ),
     "ffma_matrix": (ConvShape(1, 33, 1, 70, 50, bias=True, activation="gelu"), Tile(32, 32, 16, 4, 4, stages=2)),
-    "ffma_parts": (ConvShape(1, 7, 7, 64, 32, bias=True, residual=32, activation="relu"), FFMA._replace(bn=32, parts=4)),
-    "dot2_3x3": (ConvShape(1, 9, 9, 32, 64, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, activation="clip", alpha=0.0, beta=6.0), DOT2),
+    "ffma_parts": (
+        ConvShape(1, 7, 7, 64, 32, bias=True, residual=32, activation="relu"),
+        FFMA._replace(bn=32, parts=4),
+    ),
+    "dot2_3x3": (
+        ConvShape(
+            1, 9, 9, 32, 64, (3, 3), (1, 1), (1, 1, 1, 1), **HALF, bias=True, activation="clip", alpha=0.0, beta=6.0
+        ),
+        DOT2,
+    ),
     "pitched": (ConvShape(1, 6, 6, 16, 16, x_pitch=24, y_pitch=40, bias=True), Tile(32, 32, 16, 4, 4, stages=2)),
-}  # fmt: skip
+}
 
 
 def activation(name: str, v: Array, alpha: float, beta: float) -> Array:
@@ -46,7 +93,9 @@ def activation(name: str, v: Array, alpha: float, beta: float) -> Array:
     }[name]()
 
 
-def reference(s: ConvShape, x: Array, w: Array, bias: Array | None, residual: Array | None, slope: Array | None) -> Array:
+def reference(
+    s: ConvShape, x: Array, w: Array, bias: Array | None, residual: Array | None, slope: Array | None
+) -> Array:
     """x [N, H, W, C*g], w [O*g, C, KH, KW] -> [N, OH, OW, O*g] in float64."""
     top, left, bottom, right = s.pads
     oh, ow = s.out_hw
@@ -57,7 +106,11 @@ def reference(s: ConvShape, x: Array, w: Array, bias: Array | None, residual: Ar
         for i in range(s.kernel[0]):
             for j in range(s.kernel[1]):
                 a, b = i * s.dilations[0], j * s.dilations[1]
-                window = part[:, a : a + (oh - 1) * s.strides[0] + 1 : s.strides[0], b : b + (ow - 1) * s.strides[1] + 1 : s.strides[1]]
+                window = part[
+                    :,
+                    a : a + (oh - 1) * s.strides[0] + 1 : s.strides[0],
+                    b : b + (ow - 1) * s.strides[1] + 1 : s.strides[1],
+                ]
                 y[..., g * s.o : (g + 1) * s.o] += np.einsum("nhwc,oc->nhwo", window, weights[:, :, i, j])
     y += 0 if bias is None else bias
     extra = np.zeros_like(y)
@@ -88,7 +141,10 @@ def test_conv(name: str) -> None:
     kernels = conv_kernels(s, tile)
     if tile.parts > 1:
         workspace = np.empty((tile.parts, s.pixels, outputs), np.float32)
-        args = [[given, pack_conv_weights(w, s.dtype), None, None, None, workspace], [workspace, None, bias, residual, slope, y]]
+        args = [
+            [given, pack_conv_weights(w, s.dtype), None, None, None, workspace],
+            [workspace, None, bias, residual, slope, y],
+        ]
         written = [workspace, y]
     else:
         args, written = [[given, pack_conv_weights(w, s.dtype), bias, residual, slope, y]], [y]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """softmax, layer_norm, attention and resize2d on the host target, against NumPy and ONNX Runtime."""
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -52,7 +53,18 @@ def test_attention(masked: bool, causal: bool, dtype: str) -> None:
     mask = np.where(normal((batch, keys)) > 0, 0, -1e4).astype(np.float32) if masked else None
     y = np.empty((batch, queries, heads, head), dtype)
     pitch = 2 * heads * head
-    kernel = attention_kernel(batch, queries, keys, heads, head, scale=0.25, pitches=(0, pitch, pitch), mask_batch=2 * masked, causal=causal, dtype=dtype)
+    kernel = attention_kernel(
+        batch,
+        queries,
+        keys,
+        heads,
+        head,
+        scale=0.25,
+        pitches=(0, pitch, pitch),
+        mask_batch=2 * masked,
+        causal=causal,
+        dtype=dtype,
+    )
     flat = kv.reshape(-1)
     run_all([kernel], [[q, flat, flat[heads * head :], mask, y]], [y])
     scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), kv[:, :, 0].astype(np.float64)) * 0.25
@@ -64,22 +76,44 @@ def test_attention(masked: bool, causal: bool, dtype: str) -> None:
     assert relative_error(y, expected) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("mode,coordinates,rounding", [
-    ("linear", "half_pixel", "prefer_floor"), ("linear", "align_corners", "prefer_floor"), ("linear", "asymmetric", "prefer_floor"),
-    ("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "prefer_floor"), ("nearest", "half_pixel", "prefer_ceil"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mode,coordinates,rounding",
+    [
+        ("linear", "half_pixel", "prefer_floor"),
+        ("linear", "align_corners", "prefer_floor"),
+        ("linear", "asymmetric", "prefer_floor"),
+        ("nearest", "asymmetric", "floor"),
+        ("nearest", "half_pixel", "prefer_floor"),
+        ("nearest", "half_pixel", "prefer_ceil"),
+    ],
+)
 @pytest.mark.parametrize("c", [8, 3])
 def test_resize(mode: str, coordinates: str, rounding: str, c: int) -> None:
     n, h, w, out = 1, 5, 7, (12, 9)
     x = seeded(4)((n, h, w, c))
     y = np.empty((n, *out, c), np.float32)
-    run_all([resize_kernel(n, h, w, c, out, mode=mode, coordinates=coordinates, rounding=rounding)], [[x, y]], [y], most_stops=3)
+    run_all(
+        [resize_kernel(n, h, w, c, out, mode=mode, coordinates=coordinates, rounding=rounding)],
+        [[x, y]],
+        [y],
+        most_stops=3,
+    )
     rounding_mode = {"prefer_floor": "round_prefer_floor", "prefer_ceil": "round_prefer_ceil"}.get(rounding, rounding)
-    node = onnx.helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode=mode, coordinate_transformation_mode=coordinates, nearest_mode=rounding_mode)
+    node = onnx.helper.make_node(
+        "Resize",
+        ["x", "", "", "sizes"],
+        ["y"],
+        mode=mode,
+        coordinate_transformation_mode=coordinates,
+        nearest_mode=rounding_mode,
+    )
     graph = onnx.helper.make_graph(
-        [node], "g", [onnx.helper.make_tensor_value_info("x", 1, [n, c, h, w])], [onnx.helper.make_tensor_value_info("y", 1, [n, c, *out])],
+        [node],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, [n, c, h, w])],
+        [onnx.helper.make_tensor_value_info("y", 1, [n, c, *out])],
         [onnx.helper.make_tensor("sizes", 7, [4], [n, c, *out])],
-    )  # fmt: skip
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": np.ascontiguousarray(x.transpose(0, 3, 1, 2))})[0].transpose(0, 2, 3, 1)

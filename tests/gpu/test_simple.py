@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pooling, depthwise, matrix-vector, element-wise and copy kernels on the host target, against NumPy in float64."""
+
 import numpy as np
 import pytest
 
 from reefd.gpu.conv import ConvShape, pack_conv_weights
 from reefd.gpu.simple import (
-    binary_kernel, copy_kernel, dense_strides, depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel, unary_kernel,
-)  # fmt: skip
+    binary_kernel,
+    copy_kernel,
+    dense_strides,
+    depthwise_kernel,
+    gemv_kernel,
+    pack_depthwise_weights,
+    pool_kernel,
+    unary_kernel,
+)
 
 from .checks import relative_error, run_all, seeded
 from .test_conv import reference
@@ -18,15 +26,24 @@ TOLERANCE = {"float32": 2e-6, "float16": 2e-3}
 @pytest.mark.parametrize(
     "mode,kernel,strides,pads,include",
     [
-        ("max", (3, 3), (2, 2), (1, 1, 1, 1), False), ("average", (3, 3), (1, 1), (1, 1, 1, 1), False),
-        ("average", (2, 3), (2, 1), (0, 1, 1, 0), True), ("average", (9, 11), (1, 1), (0, 0, 0, 0), False),
+        ("max", (3, 3), (2, 2), (1, 1, 1, 1), False),
+        ("average", (3, 3), (1, 1), (1, 1, 1, 1), False),
+        ("average", (2, 3), (2, 1), (0, 1, 1, 0), True),
+        ("average", (9, 11), (1, 1), (0, 0, 0, 0), False),
     ],
-)  # fmt: skip
-def test_pool(mode: str, kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...], include: bool, dtype: str) -> None:
+)
+def test_pool(
+    mode: str, kernel: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...], include: bool, dtype: str
+) -> None:
     n, h, w, c = 2, 9, 11, 24
     x = seeded(3)((n, h, w, c), dtype)
-    k = pool_kernel(n, h, w, c, mode=mode, kernel=kernel, strides=strides, pads=pads, count_include_pad=include, dtype=dtype)
-    oh, ow = (h + pads[0] + pads[2] - kernel[0]) // strides[0] + 1, (w + pads[1] + pads[3] - kernel[1]) // strides[1] + 1
+    k = pool_kernel(
+        n, h, w, c, mode=mode, kernel=kernel, strides=strides, pads=pads, count_include_pad=include, dtype=dtype
+    )
+    oh, ow = (
+        (h + pads[0] + pads[2] - kernel[0]) // strides[0] + 1,
+        (w + pads[1] + pads[3] - kernel[1]) // strides[1] + 1,
+    )
     y = np.empty((n, oh, ow, c), dtype)
     run_all([k], [[x, y]], [y])
     edge = ((0, 0), (pads[0], pads[2]), (pads[1], pads[3]), (0, 0))
@@ -35,8 +52,14 @@ def test_pool(mode: str, kernel: tuple[int, int], strides: tuple[int, int], pads
     expected = np.empty(y.shape)
     for i in range(oh):
         for j in range(ow):
-            at = (slice(None), slice(i * strides[0], i * strides[0] + kernel[0]), slice(j * strides[1], j * strides[1] + kernel[1]))
-            expected[:, i, j] = padded[at].max((1, 2)) if mode == "max" else padded[at].sum((1, 2)) / ones[at].sum((1, 2))
+            at = (
+                slice(None),
+                slice(i * strides[0], i * strides[0] + kernel[0]),
+                slice(j * strides[1], j * strides[1] + kernel[1]),
+            )
+            expected[:, i, j] = (
+                padded[at].max((1, 2)) if mode == "max" else padded[at].sum((1, 2)) / ones[at].sum((1, 2))
+            )
     assert relative_error(y, expected) < TOLERANCE[dtype]
 
 
@@ -76,11 +99,18 @@ def test_depthwise(shape: ConvShape, strip: int, dtype: str) -> None:
 
 
 FUNCTIONS = {
-    "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "tanh": np.tanh, "exp": np.exp, "relu": lambda v: np.maximum(v, 0),
-    "elu": lambda v: np.where(v >= 0, v, 0.5 * np.expm1(v)), "gelu_tanh": lambda v: 0.5 * v * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))),
-    "hard_sigmoid": lambda v: np.clip(0.5 * v + 0.25, 0, 1), "softplus": lambda v: np.log1p(np.exp(v)), "floor": np.floor,
-    "abs": np.abs, "mish": lambda v: v * np.tanh(np.log1p(np.exp(v))),
-}  # fmt: skip
+    "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+    "tanh": np.tanh,
+    "exp": np.exp,
+    "relu": lambda v: np.maximum(v, 0),
+    "elu": lambda v: np.where(v >= 0, v, 0.5 * np.expm1(v)),
+    "gelu_tanh": lambda v: 0.5 * v * (1 + np.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3))),
+    "hard_sigmoid": lambda v: np.clip(0.5 * v + 0.25, 0, 1),
+    "softplus": lambda v: np.log1p(np.exp(v)),
+    "floor": np.floor,
+    "abs": np.abs,
+    "mish": lambda v: v * np.tanh(np.log1p(np.exp(v))),
+}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -104,16 +134,27 @@ def test_affine_into_a_slice() -> None:
 @pytest.mark.parametrize(
     "function,a,b",
     [
-        ("add", (2, 5, 6, 16), (2, 5, 6, 16)), ("mul", (2, 5, 6, 16), (2, 1, 1, 16)), ("sub", (3, 1, 7), (4, 1)),
-        ("div", (5, 24), (1,)), ("max", (1, 24), (7, 1)), ("pow", (6, 8), ()),
+        ("add", (2, 5, 6, 16), (2, 5, 6, 16)),
+        ("mul", (2, 5, 6, 16), (2, 1, 1, 16)),
+        ("sub", (3, 1, 7), (4, 1)),
+        ("div", (5, 24), (1,)),
+        ("max", (1, 24), (7, 1)),
+        ("pow", (6, 8), ()),
     ],
-)  # fmt: skip
+)
 def test_binary(function: str, a: tuple[int, ...], b: tuple[int, ...], dtype: str) -> None:
     normal = seeded(11)
     x, z = normal(a, dtype), normal(b or (1,), dtype).reshape(b)
     if function == "pow":
         z = np.full_like(z, 2)
-    calls = {"add": np.add, "mul": np.multiply, "sub": np.subtract, "div": np.divide, "max": np.maximum, "pow": np.power}
+    calls = {
+        "add": np.add,
+        "mul": np.multiply,
+        "sub": np.subtract,
+        "div": np.divide,
+        "max": np.maximum,
+        "pow": np.power,
+    }
     expected = calls[function](x.astype(np.float64), z.astype(np.float64))
     y = np.empty(expected.shape, dtype)
     run_all([binary_kernel(a, b, function=function, dtype=dtype)], [[x, np.atleast_1d(z), y]], [y], most_stops=4)
@@ -137,7 +178,17 @@ def test_copy_transposes_concatenates_and_pads() -> None:
     for mode in ("constant", "edge", "reflect"):
         begins, shape = (0, 2, 1, 0), (2, 6, 8, 8)
         p = np.empty(shape, np.float16)
-        k = copy_kernel(shape, strides, dense_strides(shape), begins=begins, extents=x.shape, outside=mode, fill=-1.5, dtype="float16", x_dtype="float32")
+        k = copy_kernel(
+            shape,
+            strides,
+            dense_strides(shape),
+            begins=begins,
+            extents=x.shape,
+            outside=mode,
+            fill=-1.5,
+            dtype="float16",
+            x_dtype="float32",
+        )
         run_all([k], [[x, p]], [p], most_stops=3)
         extra = {"constant_values": -1.5} if mode == "constant" else {}
         assert np.array_equal(p, np.pad(x, ((0, 0), (2, 1), (1, 2), (0, 0)), mode=mode, **extra).astype(np.float16))

@@ -68,12 +68,11 @@ Fiber& self() { return *static_cast<Fiber*>(current); }
 #if defined(__x86_64__)
 // Saves the callee-saved registers and the stack pointer, then goes on where `to` was saved.
 __attribute__((naked, noinline)) void exchange(Machine*, Machine*) {
-    asm volatile(
-        "pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
-        "movq %rsp, (%rdi)\n"
-        "movq (%rsi), %rsp\n"
-        "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp\n"
-        "ret\n");
+    asm volatile("pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
+                 "movq %rsp, (%rdi)\n"
+                 "movq (%rsi), %rsp\n"
+                 "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp\n"
+                 "ret\n");
 }
 #else
 void exchange(Machine* from, Machine* to) { swapcontext(from, to); }
@@ -83,13 +82,15 @@ void pause() { exchange(&self().machine, &scheduler); }
 
 void leave(Meeting& meeting) {
     meeting.members--;
-    if (meeting.arrived != 0) fail("left while others wait at a barrier");
+    if (meeting.arrived != 0)
+        fail("left while others wait at a barrier");
 }
 
 void begin() {
     entry(entry_args, entry_place);
     Fiber* fiber = &self();
-    if (!fiber->copies.empty()) fail("left with asynchronous copies under way");
+    if (!fiber->copies.empty())
+        fail("left with asynchronous copies under way");
     fiber->ended = true;
     leave(fiber->block->everyone);
     leave(fiber->block->cluster->everyone);
@@ -99,7 +100,8 @@ void begin() {
 
 void prepare(Fiber& fiber) {
     constexpr size_t stack_bytes = 96 << 10;
-    if (!fiber.stack) fiber.stack = std::make_unique<unsigned char[]>(stack_bytes);
+    if (!fiber.stack)
+        fiber.stack = std::make_unique<unsigned char[]>(stack_bytes);
 #if defined(__x86_64__)
     auto top = reinterpret_cast<uintptr_t>(fiber.stack.get() + stack_bytes) & ~uintptr_t{15};
     auto* slot = reinterpret_cast<void**>(top) - 1;
@@ -123,7 +125,8 @@ void run_cluster(Cluster& cluster, int blocks, std::vector<Fiber>& fibers, int t
         Block& block = cluster.blocks[b];
         block.everyone = {threads, 0, 0};
         block.warps = &all[static_cast<size_t>(b) * warps];
-        for (int w = 0; w < warps; w++) block.warps[w].everyone = {std::min(32, threads - w * 32), 0, 0};
+        for (int w = 0; w < warps; w++)
+            block.warps[w].everyone = {std::min(32, threads - w * 32), 0, 0};
     }
     for (int b = 0; b < blocks; b++) {
         for (int t = 0; t < threads; t++) {
@@ -140,14 +143,17 @@ void run_cluster(Cluster& cluster, int blocks, std::vector<Fiber>& fibers, int t
         bool moved = false;
         for (int i = 0; i < blocks * threads; i++) {
             Fiber& fiber = fibers[i];
-            if (fiber.ended || (fiber.waits && fiber.waits->round == fiber.round)) continue;
+            if (fiber.ended || (fiber.waits && fiber.waits->round == fiber.round))
+                continue;
             fiber.waits = nullptr;
             current = &fiber;
             exchange(&scheduler, &fiber.machine);
             moved = true;
-            if (fiber.ended) running--;
+            if (fiber.ended)
+                running--;
         }
-        if (!moved) fail("no thread can go on: a barrier was not reached by all");
+        if (!moved)
+            fail("no thread can go on: a barrier was not reached by all");
     }
     current = nullptr;
 }
@@ -186,7 +192,8 @@ void land_copies(uint64_t pending) {
 uint32_t load_word(const uint32_t* word) {
     if (word == interruption.watched) {
         interruption.loads++;
-        if (interruption.loads == interruption.countdown) *const_cast<uint32_t*>(word) += 1;
+        if (interruption.loads == interruption.countdown)
+            *const_cast<uint32_t*>(word) += 1;
     }
     return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
@@ -200,7 +207,8 @@ float half_to_float(uint16_t half) {
         float value = static_cast<float>(fraction) * 0x1p-24f;
         return sign ? -value : value;
     }
-    uint32_t bits = exponent == 31 ? sign | 0x7f800000u | fraction << 13 : sign | (exponent + 112) << 23 | fraction << 13;
+    uint32_t bits =
+        exponent == 31 ? sign | 0x7f800000u | fraction << 13 : sign | (exponent + 112) << 23 | fraction << 13;
     return __builtin_bit_cast(float, bits);
 #endif
 }
@@ -210,10 +218,13 @@ uint16_t float_to_half(float value) {
     return static_cast<uint16_t>(_cvtss_sh(value, 0));
 #else
     uint32_t bits = __builtin_bit_cast(uint32_t, value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
-    if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+    if (magnitude > 0x7f800000u)
+        return static_cast<uint16_t>(sign | 0x7e00u);
+    if (magnitude >= 0x477ff000u)
+        return static_cast<uint16_t>(sign | 0x7c00u);
     if (magnitude < 0x38800000u) {
-        float scaled = __builtin_bit_cast(float, magnitude) + 0.5f;  // one ulp of 0.5 is 2^-24, the step of a subnormal half
+        float scaled =
+            __builtin_bit_cast(float, magnitude) + 0.5f;  // one ulp of 0.5 is 2^-24, the step of a subnormal half
         return static_cast<uint16_t>(sign | (__builtin_bit_cast(uint32_t, scaled) - 0x3f000000u));
     }
     uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1);
@@ -224,12 +235,12 @@ uint16_t float_to_half(float value) {
 }  // namespace reef_host
 
 // Runs the blocks in ascending or, so that no order is relied upon, descending order.
-extern "C" void reef_host_launch(
-    void (*kernel)(const void*, const void*), int blocks, int threads, int cluster, int shared_bytes, int descending,
-    const void* args, const void* place) {
+extern "C" void reef_host_launch(void (*kernel)(const void*, const void*), int blocks, int threads, int cluster,
+                                 int shared_bytes, int descending, const void* args, const void* place) {
     using namespace reef_host;
     static thread_local std::vector<Fiber> fibers;
-    if (fibers.size() < static_cast<size_t>(cluster * threads)) fibers.resize(cluster * threads);
+    if (fibers.size() < static_cast<size_t>(cluster * threads))
+        fibers.resize(cluster * threads);
     entry = kernel;
     entry_args = args;
     entry_place = place;
@@ -253,8 +264,7 @@ extern "C" void reef_host_launch(
 }
 
 // Counts the loads of `word` from now on; at load `countdown` (0: never) the word is bumped. Returns the loads so far.
-extern "C" uint64_t reef_host_interrupt(const uint32_t* word,
-                                                                                          uint64_t countdown) {
+extern "C" uint64_t reef_host_interrupt(const uint32_t* word, uint64_t countdown) {
     uint64_t loads = reef_host::interruption.loads;
     reef_host::interruption = {word, countdown, 0};
     return loads;

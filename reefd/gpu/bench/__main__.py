@@ -3,9 +3,10 @@
 
     python -m reefd.gpu.bench resnet50 --dtype float16 float32 --out DIR
 
-Weights are random (batch norms calibrated on noise); outputs are compared with PyTorch in fp32. Times are microseconds of
-one launch of a CUDA graph and the wait for its end, batch 1, median and 99th percentile, in alternation with PyTorch.
+Weights are random (batch norms calibrated on noise); outputs are compared with PyTorch in fp32. Times are microseconds
+of one launch of a CUDA graph and the wait for its end, batch 1, median and 99th percentile, in turns with PyTorch.
 """
+
 import argparse
 import copy
 import json
@@ -97,7 +98,9 @@ def capture(device: Device, launches: list[Launch], *, overlap: bool = True) -> 
     return graph()
 
 
-def measure(device: Device, compiler: Compiler, name: str, dtype: str, known: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    device: Device, compiler: Compiler, name: str, dtype: str, known: dict[str, Any], arguments: argparse.Namespace
+) -> dict[str, Any]:
     started = time.time()
     model, x = _model(name)
     with torch.no_grad():
@@ -127,16 +130,24 @@ def measure(device: Device, compiler: Compiler, name: str, dtype: str, known: di
         for key, run in runs.items():
             times[key].append(_latency(run, 200))
     result: dict[str, Any] = {
-        "network": name, "dtype": dtype, "kernels": len(launches), "error": error, "torch_error": torch_error,
-        **{k: {"p50_us": statistics.median(p for p, _ in v), "p99_us": statistics.median(p for _, p in v)} for k, v in times.items()},
+        "network": name,
+        "dtype": dtype,
+        "kernels": len(launches),
+        "error": error,
+        "torch_error": torch_error,
+        **{
+            k: {"p50_us": statistics.median(p for p, _ in v), "p99_us": statistics.median(p for _, p in v)}
+            for k, v in times.items()
+        },
         "device_us": device.time_graph(graph, 50),
-    }  # fmt: skip
+    }
     best = min(result["torch_nchw"]["p50_us"], result["torch_channels_last"]["p50_us"])
     result["ratio"] = result["ours"]["p50_us"] / best
     result["preemptible"] = measure_preemptible(device, compiler, network, launches)
     result["tiles"] = [[*shape, list(tile)] for shape, tile in tiles.items()]
     line = " ".join(f"{k} {result[k]['p50_us']:.0f} ({result[k]['p99_us']:.0f})" for k in runs)
-    print(f"{name} {dtype}: {line} | ratio {result['ratio']:.2f}, error {error:.1e} (torch {torch_error:.1e}), {time.time() - started:.1f} s", flush=True)
+    print(f"{name} {dtype}: {line}, {time.time() - started:.1f} s", flush=True)
+    print(f"   ratio {result['ratio']:.2f}, error {error:.1e} (torch {torch_error:.1e})", flush=True)
     print(f"   preemptible: {result['preemptible']['summary']}", flush=True)
     # Random weights amplify rounding: PyTorch's own distance from its fp32 says how much this network does.
     if not error < max(2 * torch_error, 1e-2 if dtype == "float16" else 1e-4):
@@ -164,7 +175,9 @@ def main() -> int:
         for name in arguments.networks:
             for dtype in arguments.dtype:
                 results.append(measure(device, compiler, name, dtype, known, arguments))
-                (arguments.out / "gpu-bench.json").write_text(json.dumps({"device": device.name, "torch": torch.__version__, "results": results}, default=str))
+                (arguments.out / "gpu-bench.json").write_text(
+                    json.dumps({"device": device.name, "torch": torch.__version__, "results": results}, default=str)
+                )
     return 0
 
 

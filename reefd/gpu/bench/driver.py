@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few CUDA driver calls that tuning and measuring need, through ctypes."""
+
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +8,6 @@ from ctypes import byref, c_char, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..instance import Kernel
@@ -19,9 +19,13 @@ class DriverError(Exception):
 
 class _LaunchConfig(ctypes.Structure):
     _fields_ = (
-        ("grid", c_uint * 3), ("block", c_uint * 3), ("shared_bytes", c_uint), ("stream", c_void_p),
-        ("attributes", c_void_p), ("attribute_count", c_uint),
-    )  # fmt: skip
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared_bytes", c_uint),
+        ("stream", c_void_p),
+        ("attributes", c_void_p),
+        ("attribute_count", c_uint),
+    )
 
 
 class _LaunchAttribute(ctypes.Structure):
@@ -105,12 +109,16 @@ class Device:
     def knows(self, kernel: Kernel) -> bool:
         return kernel.name in self._functions
 
-    def launch(self, kernel: Kernel, pointers: list[int], *, overlap: bool = True, place: ctypes.Structure | None = None) -> None:
+    def launch(
+        self, kernel: Kernel, pointers: list[int], *, overlap: bool = True, place: ctypes.Structure | None = None
+    ) -> None:
         """Queues a kernel on the stream; with `overlap` its start overlaps the end of the one before."""
         self.launch_function(
-            kernel.name + ("_p" if place is not None else ""), (kernel.blocks, kernel.threads, kernel.shared),
-            [(c_uint64 * 8)(*pointers), *([place] if place is not None else [])], overlap,
-        )  # fmt: skip
+            kernel.name + ("_p" if place is not None else ""),
+            (kernel.blocks, kernel.threads, kernel.shared),
+            [(c_uint64 * 8)(*pointers), *([place] if place is not None else [])],
+            overlap,
+        )
 
     def launch_function(self, name: str, extent: tuple[int, int, int], arguments: list[Any], overlap: bool) -> None:
         """Queues a function by name: blocks, threads, bytes of shared memory; ctypes arguments."""
@@ -118,9 +126,13 @@ class Device:
         attribute = _LaunchAttribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION)
         attribute.value[0] = 1
         config = _LaunchConfig(
-            (c_uint * 3)(extent[0], 1, 1), (c_uint * 3)(extent[1], 1, 1), extent[2], self.stream,
-            ctypes.addressof(attribute), 1 if overlap else 0,
-        )  # fmt: skip
+            (c_uint * 3)(extent[0], 1, 1),
+            (c_uint * 3)(extent[1], 1, 1),
+            extent[2],
+            self.stream,
+            ctypes.addressof(attribute),
+            1 if overlap else 0,
+        )
         try:
             call("cuLaunchKernelEx", byref(config), self._functions[name], params, None)
         except DriverError as error:
@@ -161,10 +173,13 @@ class Device:
             call("cuEventRecord", end, self.stream)
             call("cuEventSynchronize", end)
             elapsed = ctypes.c_float()
-            call("cuEventElapsedTime_v2" if hasattr(_library(), "cuEventElapsedTime_v2") else "cuEventElapsedTime", byref(elapsed), start, end)
+            call(
+                "cuEventElapsedTime_v2" if hasattr(_library(), "cuEventElapsedTime_v2") else "cuEventElapsedTime",
+                byref(elapsed),
+                start,
+                end,
+            )
             best = min(best, elapsed.value * 1000 / repeats)
         call("cuEventDestroy_v2", start)
         call("cuEventDestroy_v2", end)
         return best
-
-

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network on the device: its buffers, packed weights, and the kernels that a choice of tiles gives."""
+
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,12 @@ class Network:
 
     @staticmethod
     def is_depthwise(step: Step) -> bool:
-        return step.op == "conv" and step.attributes["groups"] > 1 and step.weight is not None and step.weight.shape[1] == 1
+        return (
+            step.op == "conv"
+            and step.attributes["groups"] > 1
+            and step.weight is not None
+            and step.weight.shape[1] == 1
+        )
 
     def conv_shape(self, step: Step) -> ConvShape:
         """The shape that tiles are chosen for; equal shapes share their choice."""
@@ -61,12 +67,26 @@ class Network:
         residual = step.inputs[1] if "residual" in a else None
         extra = {k: a[k] for k in ("activation", "alpha", "beta") if k in a}
         return ConvShape(
-            n, h, w, c // a["groups"], o // a["groups"], a["kernel"], a["strides"], a["pads"], a["dilations"], a["groups"], self.dtype,
-            x_dtype="float32" if x is self.source else "", x_nchw=x is self.source, x_pitch=x.root()[0].shape[-1] if x.parent else 0,
-            y_pitch=step.output.root()[0].shape[-1] if step.output.parent else 0, bias=step.bias is not None,
+            n,
+            h,
+            w,
+            c // a["groups"],
+            o // a["groups"],
+            a["kernel"],
+            a["strides"],
+            a["pads"],
+            a["dilations"],
+            a["groups"],
+            self.dtype,
+            x_dtype="float32" if x is self.source else "",
+            x_nchw=x is self.source,
+            x_pitch=x.root()[0].shape[-1] if x.parent else 0,
+            y_pitch=step.output.root()[0].shape[-1] if step.output.parent else 0,
+            bias=step.bias is not None,
             residual=residual.shape[-1] if residual else 0,
-            residual_pitch=residual.root()[0].shape[-1] if residual and residual.parent else 0, **extra,
-        )  # fmt: skip
+            residual_pitch=residual.root()[0].shape[-1] if residual and residual.parent else 0,
+            **extra,
+        )
 
     def conv_shapes(self) -> dict[ConvShape, list[Step]]:
         shapes: dict[ConvShape, list[Step]] = {}
@@ -82,8 +102,11 @@ class Network:
     def _launches_of(self, index: int, tiles: dict[ConvShape, Tile]) -> list[Launch]:
         step, weights = self.steps[index], self.weights[index]
         x, y, a = step.inputs[0], step.output, step.attributes
-        extra = {k: a[k] for k in ("activation", "alpha", "beta") if k in a}
-        pitches = dict(x_pitch=x.root()[0].shape[-1] if x.parent else 0, y_pitch=y.root()[0].shape[-1] if y.parent else 0)
+        extra: dict[str, Any] = {k: a[k] for k in ("activation", "alpha", "beta") if k in a}
+        pitches: dict[str, Any] = {
+            "x_pitch": x.root()[0].shape[-1] if x.parent else 0,
+            "y_pitch": y.root()[0].shape[-1] if y.parent else 0,
+        }
         px, py, w1, w2 = self.pointer(x), self.pointer(y), weights.get(1, 0), weights.get(2, 0)
         if step.op == "conv":
             shape = self.conv_shape(step)
@@ -96,16 +119,28 @@ class Network:
             m, o = y.shape
             y_dtype = "float32" if y is self.output else ""
             depth = int(np.prod(x.shape)) // m
-            return [(gemv_kernel(m, depth, o, dtype=self.dtype, y_dtype=y_dtype, bias=True, **extra), [px, w1, w2, 0, 0, py, 0, 0])]
+            return [
+                (
+                    gemv_kernel(m, depth, o, dtype=self.dtype, y_dtype=y_dtype, bias=True, **extra),
+                    [px, w1, w2, 0, 0, py, 0, 0],
+                )
+            ]
         if step.op == "pool":
             n, h, w, c = x.shape
             return [(pool_kernel(n, h, w, c, dtype=self.dtype, **pitches, **a), [px, py, *[0] * 6])]
         if step.op == "affine":
             rows, c = int(np.prod(x.shape[:-1])), x.shape[-1]
-            kernel = unary_kernel(rows, c, affine=True, dtype=self.dtype, activation=extra.pop("activation", "none"), **extra, **pitches)
+            kernel = unary_kernel(
+                rows, c, affine=True, dtype=self.dtype, activation=extra.pop("activation", "none"), **extra, **pitches
+            )
             return [(kernel, [px, w1, w2, py, 0, 0, 0, 0])]
         if step.op == "add":
-            return [(binary_kernel(x.shape, step.inputs[1].shape, function="add", dtype=self.dtype, **extra), [px, self.pointer(step.inputs[1]), py, *[0] * 5])]
+            return [
+                (
+                    binary_kernel(x.shape, step.inputs[1].shape, function="add", dtype=self.dtype, **extra),
+                    [px, self.pointer(step.inputs[1]), py, *[0] * 5],
+                )
+            ]
         raise NotImplementedError(step.op)
 
     def poison(self) -> None:

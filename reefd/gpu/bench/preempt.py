@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What preemptible kernels cost undisturbed, and that a preempted network goes on to the same bits."""
+
 import ctypes
 import random
 import statistics
@@ -14,7 +15,13 @@ from .tune import Compiler
 
 
 class _Place(ctypes.Structure):
-    _fields_ = (("queue_epoch", ctypes.c_uint64), ("window_epoch", ctypes.c_uint64), ("bits", ctypes.c_uint64), ("progress", ctypes.c_uint64), ("kernel", ctypes.c_uint32))
+    _fields_ = (
+        ("queue_epoch", ctypes.c_uint64),
+        ("window_epoch", ctypes.c_uint64),
+        ("bits", ctypes.c_uint64),
+        ("progress", ctypes.c_uint64),
+        ("kernel", ctypes.c_uint32),
+    )
 
 
 class _Record:
@@ -25,7 +32,11 @@ class _Record:
         words = [(kernel.units + 31) // 32 for kernel, _ in launches]
         self.bit_words = np.cumsum([0, *words])
         self.record_bytes = int(self.bit_words[-1]) * 4
-        self.epoch, self.record, self.window_epoch = device.allocate(256), device.allocate(self.record_bytes), device.allocate(256)
+        self.epoch, self.record, self.window_epoch = (
+            device.allocate(256),
+            device.allocate(self.record_bytes),
+            device.allocate(256),
+        )
         host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
         call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
         call("cuMemHostGetDevicePointer_v2", ctypes.byref(mapped), host, 0)
@@ -39,7 +50,9 @@ class _Record:
             device.upload(np.array([1], np.uint32), word)
 
     def place(self, index: int) -> _Place:
-        return _Place(self.epoch, self.window_epoch, self.record + int(self.bit_words[index]) * 4, self.progress_device, index)
+        return _Place(
+            self.epoch, self.window_epoch, self.record + int(self.bit_words[index]) * 4, self.progress_device, index
+        )
 
     def clear(self) -> None:
         self.device.fill(self.record, self.record_bytes, 0)
@@ -54,7 +67,9 @@ class _Record:
         call("cuStreamWriteValue32_v2", self.signal, ctypes.c_uint64(self.epoch), self.value, 0)
 
 
-def measure_preemptible(device: Device, compiler: Compiler, network: Network, launches: list[Launch], rounds_of: int = 60) -> dict[str, Any]:
+def measure_preemptible(
+    device: Device, compiler: Compiler, network: Network, launches: list[Launch], rounds_of: int = 60
+) -> dict[str, Any]:
     compiler.load([k for k, _ in launches], ("plain", "preemptible"))
     record = _Record(device, launches)
 
@@ -64,10 +79,17 @@ def measure_preemptible(device: Device, compiler: Compiler, network: Network, la
                 place = record.place(index) if preemptible else None
                 device.launch(kernel, pointers, overlap=overlap and index > 0, place=place)
             words = [record.place(len(launches)), ctypes.c_uint64(record.progress_device + 64), ctypes.c_uint32(1)]
-            device.launch_function("reef_window_end", (1, 1, 0), words, overlap)  # a plain window has an end to report too
+            device.launch_function(
+                "reef_window_end", (1, 1, 0), words, overlap
+            )  # a plain window has an end to report too
         return graph()
 
-    plain, serial, preemptible, preemptible_serial = captured(False, True), captured(False, False), captured(True, True), captured(True, False)
+    plain, serial, preemptible, preemptible_serial = (
+        captured(False, True),
+        captured(False, False),
+        captured(True, True),
+        captured(True, False),
+    )
 
     def undisturbed(graph: Any) -> float:
         times = []
@@ -77,7 +99,9 @@ def measure_preemptible(device: Device, compiler: Compiler, network: Network, la
         return statistics.median(times)
 
     rounds = [[undisturbed(graph) for graph in (plain, preemptible, serial, preemptible_serial)] for _ in range(5)]
-    plain_us, preemptible_us, serial_us, preemptible_serial_us = (statistics.median(r[i] for r in rounds) for i in range(4))
+    plain_us, preemptible_us, serial_us, preemptible_serial_us = (
+        statistics.median(r[i] for r in rounds) for i in range(4)
+    )
 
     network.poison()
     device.replay(plain)
@@ -107,11 +131,23 @@ def measure_preemptible(device: Device, compiler: Compiler, network: Network, la
         exact = exact and _digest(network) == expected
     drains = sorted(drains) or [0.0]
     return {
-        "plain_us": plain_us, "plain_no_overlap_us": serial_us, "preemptible_no_overlap_us": preemptible_serial_us, "preemptible_us": preemptible_us, "cost": preemptible_us / plain_us, "preemptions": len(drains), "abandoned": abandoned, "exact": exact,
-        "drain_p50_us": statistics.median(drains), "drain_p99_us": drains[int(len(drains) * 0.99)],
-        "summary": f"plain {plain_us:.1f}, undisturbed {preemptible_us:.1f} us (x{preemptible_us / plain_us:.3f}), no overlap {serial_us:.1f}, {preemptible_serial_us:.1f}; {len(drains)} preemptions ({abandoned} before the end), "
-        f"epoch -> drained {statistics.median(drains):.1f} ({drains[int(len(drains) * 0.99)]:.1f}) us, {'bit-exact' if exact else 'OUTPUTS DIFFER'}",
-    }  # fmt: skip
+        "plain_us": plain_us,
+        "plain_no_overlap_us": serial_us,
+        "preemptible_no_overlap_us": preemptible_serial_us,
+        "preemptible_us": preemptible_us,
+        "cost": preemptible_us / plain_us,
+        "preemptions": len(drains),
+        "abandoned": abandoned,
+        "exact": exact,
+        "drain_p50_us": statistics.median(drains),
+        "drain_p99_us": drains[int(len(drains) * 0.99)],
+        "summary": (
+            f"plain {plain_us:.1f}, undisturbed {preemptible_us:.1f} us (x{preemptible_us / plain_us:.3f}), "
+            f"no overlap {serial_us:.1f}, {preemptible_serial_us:.1f}; {len(drains)} preemptions "
+            f"({abandoned} before the end), epoch -> drained {statistics.median(drains):.1f} "
+            f"({drains[int(len(drains) * 0.99)]:.1f}) us, {'bit-exact' if exact else 'OUTPUTS DIFFER'}"
+        ),
+    }
 
 
 def device_time(device: Device, graph: Any) -> float:

@@ -4,14 +4,13 @@
 Only measuring needs this: what a daemon runs comes from ONNX. Feature maps are N, H, W, C; the network's input is
 NCHW float, as a client writes it.
 """
+
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.fx
 from numpy.typing import NDArray
-from torch import nn
 
 Array = NDArray[Any]
 
@@ -44,7 +43,7 @@ class Step:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-class _Reader(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+class _Reader(torch.fx.Interpreter):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.steps: list[Step] = []
@@ -63,7 +62,11 @@ class _Reader(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
         if n.op == "placeholder":
             self.tensors[n] = tensor
             return result
-        sources = [self.tensors[a] for a in (n.args[0] if isinstance(n.args[0], (list, tuple)) else n.args) if isinstance(a, torch.fx.Node)]
+        sources = [
+            self.tensors[a]
+            for a in (n.args[0] if isinstance(n.args[0], (list, tuple)) else n.args)
+            if isinstance(a, torch.fx.Node)
+        ]
         module = self.module.get_submodule(n.target) if n.op == "call_module" else None
         kind = type(module).__name__ if module is not None else getattr(n.target, "__name__", n.target)
         step = self._step(kind, module, n, sources, tensor)
@@ -79,17 +82,28 @@ class _Reader(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
         x = sources[0]
         if kind == "Conv2d":
             pad = tuple(module.padding)
-            attributes = dict(kernel=tuple(module.kernel_size), strides=tuple(module.stride), pads=(*pad, *pad), dilations=tuple(module.dilation), groups=module.groups)
+            attributes = {
+                "kernel": tuple(module.kernel_size),
+                "strides": tuple(module.stride),
+                "pads": (*pad, *pad),
+                "dilations": tuple(module.dilation),
+                "groups": module.groups,
+            }
             bias = None if module.bias is None else module.bias.detach().cpu().numpy()
             return Step("conv", sources, out, module.weight.detach().cpu().numpy(), bias, attributes)
         if kind == "BatchNorm2d":
             scale = (module.weight / torch.sqrt(module.running_var + module.eps)).detach().cpu().numpy()
-            shift = (module.bias - module.running_mean * torch.from_numpy(scale).to(module.bias.device)).detach().cpu().numpy()
+            shift = (
+                (module.bias - module.running_mean * torch.from_numpy(scale).to(module.bias.device))
+                .detach()
+                .cpu()
+                .numpy()
+            )
             return Step("affine", sources, out, scale, shift)
         if kind in ("ReLU", "relu"):
-            return Step("activation", sources, out, attributes=dict(activation="relu"))
+            return Step("activation", sources, out, attributes={"activation": "relu"})
         if kind == "ReLU6":
-            return Step("activation", sources, out, attributes=dict(activation="clip", alpha=0.0, beta=6.0))
+            return Step("activation", sources, out, attributes={"activation": "clip", "alpha": 0.0, "beta": 6.0})
         if kind in ("add", "iadd"):
             return Step("add", sources, out)
         if kind == "cat":
@@ -110,7 +124,11 @@ class _Reader(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
             if kind.lower().startswith("adaptive"):
                 if out.shape[1:3] == (h, w):
                     return x
-                window, stride, pad = (h // out.shape[1], w // out.shape[2]), (h // out.shape[1], w // out.shape[2]), (0, 0)
+                window, stride, pad = (
+                    (h // out.shape[1], w // out.shape[2]),
+                    (h // out.shape[1], w // out.shape[2]),
+                    (0, 0),
+                )
             elif module is not None:
                 window, stride, pad = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
             else:
@@ -118,7 +136,19 @@ class _Reader(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
                 window = _pair(given["kernel_size"])
                 stride, pad = _pair(given.get("stride") or window), _pair(given.get("padding") or 0)
             maximum = "max" in kind.lower()
-            return Step("pool", sources, out, attributes=dict(mode="max" if maximum else "average", kernel=window, strides=stride, pads=(*pad, *pad), count_include_pad=not maximum, out_hw=out.shape[1:3]))
+            return Step(
+                "pool",
+                sources,
+                out,
+                attributes={
+                    "mode": "max" if maximum else "average",
+                    "kernel": window,
+                    "strides": stride,
+                    "pads": (*pad, *pad),
+                    "count_include_pad": not maximum,
+                    "out_hw": out.shape[1:3],
+                },
+            )
         raise NotImplementedError(f"{n.name}: {kind}")
 
 
@@ -150,7 +180,9 @@ def _fuse(steps: list[Step], output: Tensor) -> list[Step]:
         last = max((maker.get(id(t), -1) for t in step.inputs), default=-1)
         before = fused[last] if last >= 0 else None
         alone = before is not None and uses[id(before.output)] == 1
-        plain = alone and before is not None and before.op in ("conv", "linear") and "activation" not in before.attributes
+        plain = (
+            alone and before is not None and before.op in ("conv", "linear") and "activation" not in before.attributes
+        )
         if plain and before is not None and step.op == "affine" and "residual" not in before.attributes:
             assert before.weight is not None and step.weight is not None and step.bias is not None
             weight = before.weight * step.weight.reshape(-1, *[1] * (before.weight.ndim - 1))
@@ -158,8 +190,19 @@ def _fuse(steps: list[Step], output: Tensor) -> list[Step]:
             merged = replace(before, weight=weight, bias=bias, output=step.output)
         elif plain and before is not None and step.op == "add" and "residual" not in before.attributes:
             other = next(t for t in step.inputs if t is not before.output)
-            merged = replace(before, inputs=[*before.inputs, other], output=step.output, attributes={**before.attributes, "residual": other.shape[-1]})
-        elif alone and before is not None and step.op == "activation" and "activation" not in before.attributes and before.op in ("conv", "linear", "affine", "add"):
+            merged = replace(
+                before,
+                inputs=[*before.inputs, other],
+                output=step.output,
+                attributes={**before.attributes, "residual": other.shape[-1]},
+            )
+        elif (
+            alone
+            and before is not None
+            and step.op == "activation"
+            and "activation" not in before.attributes
+            and before.op in ("conv", "linear", "affine", "add")
+        ):
             merged = replace(before, output=step.output, attributes={**before.attributes, **step.attributes})
         else:
             maker[id(step.output)] = len(fused)
@@ -172,7 +215,11 @@ def _fuse(steps: list[Step], output: Tensor) -> list[Step]:
     made: set[int] = {id(t) for s in fused for t in s.inputs} - {id(s.output) for s in fused}
     waiting = list(fused)
     while waiting:
-        at = next(i for i, s in enumerate(waiting) if all(id(t) in made or (t.parent is not None and id(t.parent) in made) for t in s.inputs))
+        at = next(
+            i
+            for i, s in enumerate(waiting)
+            if all(id(t) in made or (t.parent is not None and id(t.parent) in made) for t in s.inputs)
+        )
         step = waiting.pop(at)
         made.add(id(step.output))
         ready.append(step)
@@ -184,7 +231,9 @@ def _place_concatenations(steps: list[Step]) -> None:
     cats = [s for s in steps if s.op == "cat"]
     placed: list[Step] = []
     for cat in reversed(cats):
-        whole = next((p for p in placed if [id(t) for t in p.inputs[: len(cat.inputs)]] == [id(t) for t in cat.inputs]), None)
+        whole = next(
+            (p for p in placed if [id(t) for t in p.inputs[: len(cat.inputs)]] == [id(t) for t in cat.inputs]), None
+        )
         if whole is not None:
             cat.output.parent, cat.output.offset = whole.output, 0
             continue

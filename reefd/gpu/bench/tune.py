@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses tiles: each shape alone first (a chain of launches over weights that do not stay in cache), then in the network."""
+"""Chooses tiles: each shape alone first (a chain of launches over weights too large to cache), then in the network."""
+
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -46,13 +47,24 @@ class Compiler:
             self.device.load(code, batch, preemptible="preemptible" in forms)
 
 
-def _time_tile(device: Device, shape: ConvShape, tile: Tile, memory: dict[str, int], copies: int, weight_bytes: int) -> float:
+def _time_tile(
+    device: Device, shape: ConvShape, tile: Tile, memory: dict[str, int], copies: int, weight_bytes: int
+) -> float:
     try:
         kernels = conv_kernels(shape, tile)
         with device.capture() as graph:
             for i in range(_CHAIN):
                 weights = memory["w"] + i % copies * weight_bytes
-                pointers = [memory["x"], weights, memory["bias"], memory["r"] if shape.residual else 0, 0, memory["y"], 0, 0]
+                pointers = [
+                    memory["x"],
+                    weights,
+                    memory["bias"],
+                    memory["r"] if shape.residual else 0,
+                    0,
+                    memory["y"],
+                    0,
+                    0,
+                ]
                 for kernel in kernels:
                     device.launch(kernel, pointers, overlap=i > 0)
         executable = graph()
@@ -63,7 +75,9 @@ def _time_tile(device: Device, shape: ConvShape, tile: Tile, memory: dict[str, i
     return time
 
 
-def tune_shapes(device: Device, compiler: Compiler, network: Network, known: dict[str, Any], *, quick: bool) -> tuple[dict[ConvShape, Tile], dict[ConvShape, list[Tile]]]:
+def tune_shapes(
+    device: Device, compiler: Compiler, network: Network, known: dict[str, Any], *, quick: bool
+) -> tuple[dict[ConvShape, Tile], dict[ConvShape, list[Tile]]]:
     """The best tile of each shape measured alone, and for each the best few in order."""
     tensor_cores = network.dtype == "float16"
     shapes = list(network.conv_shapes())
@@ -80,10 +94,12 @@ def tune_shapes(device: Device, compiler: Compiler, network: Network, known: dic
             weight_bytes = -(-shape.o * shape.groups * (shape.depth + 8) * element // 256) * 256
             copies = max(1, min(_CHAIN, _WEIGHT_POOL // weight_bytes))
             sizes = {
-                "x": shape.n * shape.h * shape.w * max(shape.x_pitch, shape.c * shape.groups) * 4, "w": weight_bytes * copies,
-                "bias": shape.o * shape.groups * 4, "r": shape.pixels * max(shape.residual_pitch, shape.residual, 1) * element,
+                "x": shape.n * shape.h * shape.w * max(shape.x_pitch, shape.c * shape.groups) * 4,
+                "w": weight_bytes * copies,
+                "bias": shape.o * shape.groups * 4,
+                "r": shape.pixels * max(shape.residual_pitch, shape.residual, 1) * element,
                 "y": shape.pixels * max(shape.y_pitch, shape.o * shape.groups) * 4,
-            }  # fmt: skip
+            }
             memory = {key: device.allocate(size) for key, size in sizes.items()}
             for key, size in sizes.items():
                 device.fill(memory[key], size, 0x2E)  # 0.1 as a half, 4e-11 as a float
@@ -92,7 +108,9 @@ def tune_shapes(device: Device, compiler: Compiler, network: Network, known: dic
             for pointer in memory.values():
                 device.free(pointer)
 
-    guesses = {s: [t for t in earlier.get(s.dtype, {}).get(_key(cores[s]), []) if t in every[s]] for s in leaders.values()}
+    guesses = {
+        s: [t for t in earlier.get(s.dtype, {}).get(_key(cores[s]), []) if t in every[s]] for s in leaders.values()
+    }
     if quick:
         look_at({s: guesses[s] or every[s][:1] for s in leaders.values()})
     else:
@@ -118,15 +136,19 @@ def _known_tiles(known: dict[str, Any]) -> dict[str, dict[str, list[Tile]]]:
     found: dict[str, dict[str, list[Tile]]] = {}
     for result in known.get("results", []):
         for *fields, tile in result["tiles"]:
-            shape = ConvShape(*(tuple(f) if isinstance(f, list) else f for f in fields))
+            shape = ConvShape._make(tuple(f) if isinstance(f, list) else f for f in fields)
             found.setdefault(shape.dtype, {}).setdefault(_key(_core(shape)), []).append(Tile(*tile))
     return found
 
 
 def refine(
-    device: Device, compiler: Compiler, network: Network, tiles: dict[ConvShape, Tile], report: dict[ConvShape, list[Tile]],
+    device: Device,
+    compiler: Compiler,
+    network: Network,
+    tiles: dict[ConvShape, Tile],
+    report: dict[ConvShape, list[Tile]],
     capture: Callable[[Device, list[Launch]], Any],
-) -> dict[ConvShape, Tile]:  # fmt: skip
+) -> dict[ConvShape, Tile]:
     """Replaces one shape's tile at a time where that makes the whole network faster."""
     compiler.load(k for s, best in report.items() for t in best for k in conv_kernels(s, t))
 
