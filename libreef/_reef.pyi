@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cffi binding of reef.h and reef_abi.h, see python/build_cffi.py: `lib.reef_open`, `ffi.new("struct reef_loan *")`."""
+"""The cffi binding of reef.h and reef_abi.h (python/build_cffi.py): `lib.reef_open`, `ffi.new("struct reef_loan *")`"""
 
 from typing import Any
 

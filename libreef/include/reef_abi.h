@@ -332,7 +332,9 @@ REEF_ASSERT_SIZE(struct reef_hello, 128);
 
 /* The answer. With status 0 on OPEN and RECLAIM three descriptors come along, in this order: C (read-write), D
  * (read-only), the doorbell (eventfd). The socket stays open as long as the session: either side's death shows on it.
- * Afterwards the daemon sends one-byte messages (REEF_WAIT_SOCKET), the client nothing. */
+ * Afterwards the daemon sends one-byte messages (REEF_WAIT_SOCKET), the client nothing.
+ * The client of an adopted session cannot ring before it has reclaimed it. Until it sends the welcome the daemon looks at
+ * such a session's ring by timer, and once more after it; the client rings the new doorbell when the welcome arrives. */
 struct reef_welcome {
     uint32_t magic;
     uint16_t abi_major;

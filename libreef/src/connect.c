@@ -326,9 +326,9 @@ int link_step(struct reef_session *s) {
     if (s->error)
         return s->error;
     uint64_t now = now_ns();
-    if (now < s->retry_ns)
-        return 0;
     if (s->link == LINK_DOWN) {
+        if (now < s->retry_ns)
+            return 0;
         struct reef_hello hello = {.magic = REEF_MAGIC,
                                    .abi_major = REEF_ABI_MAJOR,
                                    .abi_minor = REEF_ABI_MINOR,
@@ -345,5 +345,7 @@ int link_step(struct reef_session *s) {
         s->link = LINK_ASKED;
         s->backoff_ns = FIRST_BACKOFF_NS;
     }
+    /* Looked at in every step: once the successor has answered it sleeps on the new doorbell, and a submission that rang
+     * only the old one would lie there. (Before it answers it looks at the ring by timer.) */
     return link_answer(s, now);
 }

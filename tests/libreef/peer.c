@@ -145,6 +145,11 @@ static const char *wrong_with(const struct session *s, const struct reef_sqe *sq
     if (sqe->opcode == REEF_OP_INFER && (sqe->generation != slot->generation + 1 || slot->state == REEF_SLOT_ACCEPTED ||
                                          slot->state == REEF_SLOT_RUNNING))
         return "generation or a busy slot";
+    uint32_t posted = s->d_hot->cq_tail, unread = posted - load(&s->c_hot->cq_head);  // SYNC POINT cq-head
+    if (unread > s->header->entries)
+        return "cq_head";
+    if (sqe->opcode == REEF_OP_INFER && slot->state >= REEF_SLOT_DONE && posted - slot->cq_index <= unread)
+        return "a slot whose last completion was not taken";
     return NULL;
 }
 
@@ -373,6 +378,14 @@ static void set_need_wakeup(uint32_t value) {
     fence();  // SYNC POINT need-wakeup
 }
 
+// A session adopted and not yet reclaimed: its client cannot ring.
+static bool anyone_without_doorbell(void) {
+    for (struct session *s = sessions; s < sessions + MAX_SESSIONS; s++)
+        if (s->open && s->socket < 0)
+            return true;
+    return false;
+}
+
 static void look_at_descriptors(int listener, const struct timespec *timeout) {
     struct pollfd fds[1 + 2 * MAX_SESSIONS] = {{.fd = listener, .events = POLLIN}};
     for (int i = 0; i < MAX_SESSIONS; i++) {
@@ -407,7 +420,7 @@ static void loop(int listener) {
         }
         set_need_wakeup(1);
         if (!turn())
-            look_at_descriptors(listener, option.delay_us ? &slice : NULL);
+            look_at_descriptors(listener, option.delay_us || anyone_without_doorbell() ? &slice : NULL);
         set_need_wakeup(0);
     }
     for (struct session *s = sessions; s < sessions + MAX_SESSIONS; s++) {

@@ -414,6 +414,7 @@ def test_daemon_death_and_return(connect: Callable[..., Client], peer: Peer) -> 
     client.infer(image=IMAGE)
     client.infer(image=IMAGE)
     future = client.submit(image=IMAGE)
+    assert peer.process and peer.process.wait(20) == -signal.SIGKILL
     with pytest.raises(libreef.Timeout):
         future.result(0.05)
     peer.start()
@@ -587,11 +588,12 @@ def test_completions_as_an_async_iterator(connect: Callable[..., Client]) -> Non
 
 def test_event_loop_survives_the_daemon(connect: Callable[..., Client], peer: Peer) -> None:
     client = connect("--die-after=1")
+    assert peer.process
 
     async def main() -> None:
         future = client.submit(image=IMAGE)
         waiting = asyncio.ensure_future(_result(future))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(peer.process.wait, 20)
         assert not waiting.done()
         peer.start("--delay-us=100")
         assert (await asyncio.wait_for(waiting, 20))["echo"].sum() == IMAGE.sum()

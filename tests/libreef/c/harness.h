@@ -63,6 +63,12 @@ UNUSED static void peer_kill(void) {
     peer_pid = 0;
 }
 
+// Waits until the peer has died by itself (--die-after).
+UNUSED static void peer_dead(void) {
+    waitpid(peer_pid, NULL, 0);
+    peer_pid = 0;
+}
+
 __attribute__((noreturn)) UNUSED static void finish(int code) {
     peer_kill();
     exit(code);
