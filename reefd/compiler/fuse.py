@@ -6,13 +6,9 @@ activation. The fused kernel runs where the last of the chain ran, so all its op
 """
 
 from reefd.compiler.ir import Graph, Node, Value
+from reefd.compiler.lowering.builder import VECTORISED
 from reefd.compiler.simplify import CONVOLUTIONS, sole_consumer
 
-# What the epilogues of kernels/cpu/activation.hpp can do.
-ACTIVATIONS = frozenset(
-    {"relu", "clip", "leaky_relu", "prelu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh", "gelu",
-     "gelu_tanh", "elu", "exp", "log", "sqrt", "abs", "neg"}
-)  # fmt: skip
 _EPILOGUES = (*CONVOLUTIONS, "matmul")
 
 
@@ -78,7 +74,7 @@ def _extend(
 
 def _activation(node: Node, after: Node, places: dict[Node, int], absorbed: set[Node]) -> bool:
     name = after.attributes["activation"]
-    if node.attributes.get("activation") or name not in ACTIVATIONS:
+    if node.attributes.get("activation") or name not in VECTORISED:
         return False
     if name == "prelu":
         if node.op not in CONVOLUTIONS:

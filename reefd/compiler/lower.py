@@ -41,8 +41,11 @@ def _lower_node(build: Builder, node: Node) -> list[Value]:
         raise Unsupported("not supported", attribute=", ".join(unknown), nearest=", ".join(sorted(operator.attributes)))
     if node.inputs and node.inputs[0] is not None and node.inputs[0].dtype not in operator.dtypes:
         raise Unsupported(f"of type {node.inputs[0].dtype}", nearest=", ".join(sorted(operator.dtypes)))
-    result = operator.lower(build, node)
+    half = not operator.moves and any(value.dtype == "float16" for value in (*node.reads(), *node.writes()))
+    result = operator.lower(build, _widened(build, node) if half else node)
     results = result if isinstance(result, list) else [result]
+    if half:
+        results = [build.cast(value, declared.dtype) for value, declared in zip(results, node.writes(), strict=True)]
     for declared, value in zip(node.writes(), results, strict=True):
         if declared.shape != value.shape or declared.dtype != value.dtype:
             raise Unsupported(
@@ -50,3 +53,17 @@ def _lower_node(build: Builder, node: Node) -> list[Value]:
                 f"its kernel gives {value.dtype} {list(value.shape)}"
             )
     return results
+
+
+def _widened(build: Builder, node: Node) -> Node:
+    """16-bit floats are computed with as 32-bit ones."""
+
+    def wide(value: Value | None) -> Value | None:
+        return build.cast(value, "float32") if value is not None and value.dtype == "float16" else value
+
+    outputs: list[Value | None] = [
+        Value(value.name, "float32", value.shape) if value is not None and value.dtype == "float16" else value
+        for value in node.outputs
+    ]
+    inputs = [wide(value) for value in node.inputs]
+    return Node(node.op, node.name, inputs, outputs, node.attributes, node.opset, node.domain)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering import elementwise, products, shapes, windows
+from reefd.compiler.lowering import elementwise, products, reductions, shapes, windows
 from reefd.compiler.lowering.builder import Builder
 
 Lower = Callable[[Builder, Node], Value | list[Value]]
@@ -29,10 +29,15 @@ class Operator:
     lower: Lower
     attributes: frozenset[str] = frozenset()
     dtypes: frozenset[str] = ANY  # of the first input
+    moves: bool = False  # it computes nothing: 16-bit floats need no wider ones
 
 
 def _operator(lower: Lower, attributes: str = "", dtypes: frozenset[str] = ANY) -> Operator:
     return Operator(lower, frozenset(attributes.split()), dtypes)
+
+
+def _mover(lower: Lower, attributes: str = "") -> Operator:
+    return Operator(lower, frozenset(attributes.split()), ANY, True)
 
 
 _WINDOW = "auto_pad kernel_shape strides pads dilations"
@@ -57,6 +62,27 @@ OPERATORS: dict[str, Operator] = {
     # products
     "MatMul": _operator(products.matmul, "", NUMBERS),
     "Gemm": _operator(products.gemm, "alpha beta transA transB broadcast", NUMBERS),
+    "Einsum": _operator(products.einsum, "equation", NUMBERS),
+    # along an axis
+    **{
+        f"Reduce{name}": _operator(reductions.reduction, "axes keepdims noop_with_empty_axes")
+        for name in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+    },
+    **{
+        name: _operator(reductions.arg_reduce, "axis keepdims select_last_index", NUMBERS)
+        for name in ("ArgMax", "ArgMin")
+    },
+    **{name: _operator(reductions.softmax, "axis", FLOATS) for name in ("Softmax", "LogSoftmax", "Hardmax")},
+    "LayerNormalization": _operator(reductions.layer_normalization, "axis epsilon stash_type", FLOATS),
+    "RMSNormalization": _operator(reductions.rms_normalization, "axis epsilon stash_type", FLOATS),
+    "InstanceNormalization": _operator(reductions.instance_normalization, "epsilon consumed_inputs", FLOATS),
+    "GroupNormalization": _operator(reductions.group_normalization, "epsilon num_groups stash_type", FLOATS),
+    "MeanVarianceNormalization": _operator(reductions.mean_variance_normalization, "axes", FLOATS),
+    "LpNormalization": _operator(reductions.lp_normalization, "axis p", FLOATS),
+    "LRN": _operator(reductions.local_response_normalization, "alpha beta bias size", FLOATS),
+    "CumSum": _operator(reductions.cumulative, "exclusive reverse", NUMBERS),
+    "CumProd": _operator(reductions.cumulative, "exclusive reverse", NUMBERS),
+    "TopK": _operator(reductions.top_k, "axis largest sorted k", NUMBERS),
     # one element at a time
     **{name: _operator(elementwise.unary, "consumed_inputs") for name in elementwise.UNARY},
     **{name: _operator(elementwise.binary, _BROADCAST) for name in elementwise.BINARY},
@@ -76,38 +102,38 @@ OPERATORS: dict[str, Operator] = {
     "PRelu": _operator(elementwise.prelu, "consumed_inputs", NUMBERS),
     "Mod": _operator(elementwise.mod, "fmod", NUMBERS),
     "BitShift": _operator(elementwise.bit_shift, "direction", UNSIGNED),
-    "Cast": _operator(elementwise.cast, "to saturate round_mode"),
-    "CastLike": _operator(elementwise.cast, "saturate round_mode"),
-    "Where": _operator(elementwise.where),
-    "Identity": _operator(elementwise.identity),
+    "Cast": _mover(elementwise.cast, "to saturate round_mode"),
+    "CastLike": _mover(elementwise.cast, "saturate round_mode"),
+    "Where": _mover(elementwise.where),
+    "Identity": _mover(elementwise.identity),
     "Dropout": _operator(elementwise.dropout, "ratio seed is_test consumed_inputs"),
     "BatchNormalization": _operator(
         elementwise.batch_normalization, "epsilon momentum training_mode spatial is_test consumed_inputs", FLOATS
     ),
     # moving and naming
-    "Reshape": _operator(shapes.reshape, "allowzero shape consumed_inputs"),
-    "Flatten": _operator(shapes.reshape, "axis"),
-    "Squeeze": _operator(shapes.reshape, "axes"),
-    "Unsqueeze": _operator(shapes.reshape, "axes"),
-    "Transpose": _operator(shapes.transpose, "perm"),
-    "Concat": _operator(shapes.concat, "axis"),
-    "DepthToSpace": _operator(shapes.depth_to_space, "blocksize mode"),
-    "SpaceToDepth": _operator(shapes.space_to_depth, "blocksize"),
-    "Pad": _operator(shapes.pad, "mode value pads paddings"),
-    "Slice": _operator(shapes.slice_, "starts ends axes"),
-    "Split": _operator(shapes.split, "axis split num_outputs"),
-    "Expand": _operator(shapes.expand),
-    "Tile": _operator(shapes.tile),
-    "Gather": _operator(shapes.gather, "axis"),
-    "GatherElements": _operator(shapes.gather_elements, "axis"),
-    "GatherND": _operator(shapes.gather_nd, "batch_dims"),
+    "Reshape": _mover(shapes.reshape, "allowzero shape consumed_inputs"),
+    "Flatten": _mover(shapes.reshape, "axis"),
+    "Squeeze": _mover(shapes.reshape, "axes"),
+    "Unsqueeze": _mover(shapes.reshape, "axes"),
+    "Transpose": _mover(shapes.transpose, "perm"),
+    "Concat": _mover(shapes.concat, "axis"),
+    "DepthToSpace": _mover(shapes.depth_to_space, "blocksize mode"),
+    "SpaceToDepth": _mover(shapes.space_to_depth, "blocksize"),
+    "Pad": _mover(shapes.pad, "mode value pads paddings"),
+    "Slice": _mover(shapes.slice_, "starts ends axes"),
+    "Split": _mover(shapes.split, "axis split num_outputs"),
+    "Expand": _mover(shapes.expand),
+    "Tile": _mover(shapes.tile),
+    "Gather": _mover(shapes.gather, "axis"),
+    "GatherElements": _mover(shapes.gather_elements, "axis"),
+    "GatherND": _mover(shapes.gather_nd, "batch_dims"),
     "ScatterElements": _operator(shapes.scatter_elements, "axis reduction"),
-    "Scatter": _operator(shapes.scatter_elements, "axis"),
+    "Scatter": _mover(shapes.scatter_elements, "axis"),
     "ScatterND": _operator(shapes.scatter_nd, "reduction"),
-    "ConstantOfShape": _operator(shapes.constant_of_shape, "value"),
+    "ConstantOfShape": _mover(shapes.constant_of_shape, "value"),
     "OneHot": _operator(shapes.one_hot, "axis"),
-    "Trilu": _operator(shapes.trilu, "upper"),
-    "EyeLike": _operator(shapes.eye_like, "dtype k"),
+    "Trilu": _mover(shapes.trilu, "upper"),
+    "EyeLike": _mover(shapes.eye_like, "dtype k"),
 }
 
 # What a kernel asks of how its first input and its output lie in memory (layout.py).
@@ -136,7 +162,9 @@ KERNELS: dict[str, KernelInfo] = {
     "conv_nd": KernelInfo(),
     "pool_nd": KernelInfo(),
     "matmul": KernelInfo(),
+    "matmul_nd": KernelInfo(),
     "unary": KernelInfo("any"),
+    "map": KernelInfo("any"),
     "binary": KernelInfo("any"),
     "where": KernelInfo("any"),
     "cast": KernelInfo("any"),
@@ -144,6 +172,11 @@ KERNELS: dict[str, KernelInfo] = {
     "pad": KernelInfo("any", per_axis=("pads", "interior")),
     "slice": KernelInfo("any", per_axis=("starts", "steps")),
     "reduce": KernelInfo("any", axes=("axes",)),
+    "softmax": KernelInfo("any", axes=("axis",)),
+    "arg_reduce": KernelInfo("any", axes=("axis",)),
+    "scan": KernelInfo("any", axes=("axis",)),
+    "layer_norm": KernelInfo(),
+    "topk": KernelInfo(),
     "expand": KernelInfo(),
     "gather": KernelInfo(),
     "gather_elements": KernelInfo(),

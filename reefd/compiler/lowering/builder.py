@@ -12,6 +12,13 @@ from reefd.compiler.ir import Node, Value
 
 MAX_RANK = 8
 
+# The functions of kernels/cpu/activation.hpp: what `unary` can do, and the end of any kernel with an epilogue.
+VECTORISED = frozenset(
+    {"relu", "clip", "leaky_relu", "prelu", "sigmoid", "silu", "hard_sigmoid", "hard_swish", "tanh", "gelu",
+     "gelu_tanh", "elu", "exp", "log", "sqrt", "abs", "neg", "reciprocal", "floor", "ceil", "round", "erf", "softplus",
+     "softsign", "mish", "selu", "celu", "sign", "thresholded_relu"}
+)  # fmt: skip
+
 
 class Builder:
     """Collects the kernels that one ONNX node becomes. Feature maps are N, C, H, W here; the layout stage turns
@@ -66,8 +73,10 @@ class Builder:
             return Value(value.name, value.dtype, data.shape, data)
         return self.emit("transpose", [value], [value.shape[axis] for axis in perm], perm=list(perm))
 
-    def unary(self, function: str, value: Value, dtype: str | None = None, **parameters: float) -> Value:
-        return self.emit("unary", [value], value.shape, dtype, activation=function, **parameters)
+    def unary(self, function: str, value: Value, dtype: str | None = None, **parameters: Any) -> Value:
+        if value.dtype == "float32" and dtype is None and function in VECTORISED:
+            return self.emit("unary", [value], value.shape, activation=function, **parameters)
+        return self.emit("map", [value], value.shape, dtype, function=function, **parameters)
 
     def binary(self, function: str, a: Value, b: Value, dtype: str | None = None) -> Value:
         shape = np.broadcast_shapes(a.shape, b.shape)
@@ -109,7 +118,7 @@ class Builder:
     def matmul(self, a: Value, b: Value) -> Value:
         """Of values of rank 2 or more, broadcasting over the leading axes."""
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        return self.emit("matmul", [a, b], [*batch, a.shape[-2], b.shape[-1]])
+        return self.emit("matmul_nd", [a, b], [*batch, a.shape[-2], b.shape[-1]])
 
     def reduce(self, function: str, value: Value, axes: Sequence[int], keepdims: bool) -> Value:
         axes = sorted({axis % value.rank for axis in axes}) if value.rank else []
