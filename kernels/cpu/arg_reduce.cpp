@@ -22,7 +22,8 @@ struct Body {
         size_t from = args.block * p.per_block, to = smaller(from + p.per_block, p.results), since = kStep;
         return with_number(p.dtype, [&]<class T>(Tag<T>) {
             for (size_t result = from; result < to; result++) {
-                const T* x = static_cast<const T*>(args.args[0]) + result / p.inner * p.extent * p.inner + result % p.inner;
+                const T* x =
+                    static_cast<const T*>(args.args[0]) + result / p.inner * p.extent * p.inner + result % p.inner;
                 size_t best = 0;
                 for (size_t i = 0; i < p.extent; i++, since++) {
                     if (since >= kStep) {
@@ -51,7 +52,8 @@ bool create(Spec& spec, Kernel& kernel) {
     if (!largest && strcmp(function, "min") != 0)
         return spec.fail("unknown function '%.40s'", function);
     if (x.rank != y.rank || axis < 0 || axis >= static_cast<int64_t>(x.rank) || y.dtype != DType::i64)
-        return spec.fail("axis %lld, '%s' must be int64 of the rank of '%s'", static_cast<long long>(axis), y.name, x.name);
+        return spec.fail("axis %lld, '%s' must be int64 of the rank of '%s'", static_cast<long long>(axis), y.name,
+                         x.name);
     Params* p = allocate<Params>(spec);
     if (!p)
         return false;

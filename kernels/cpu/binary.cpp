@@ -11,16 +11,34 @@ namespace reef::cpu::REEF_ISA {
 namespace {
 
 enum class Function : uint32_t {
-    add, sub, mul, div, pow, min, max, mod, fmod, prelu,
-    bit_and, bit_or, bit_xor, shift_left, shift_right,
-    and_, or_, xor_,
-    equal, less, less_equal, greater, greater_equal,
+    add,
+    sub,
+    mul,
+    div,
+    pow,
+    min,
+    max,
+    mod,
+    fmod,
+    prelu,
+    bit_and,
+    bit_or,
+    bit_xor,
+    shift_left,
+    shift_right,
+    and_,
+    or_,
+    xor_,
+    equal,
+    less,
+    less_equal,
+    greater,
+    greater_equal,
 };
 constexpr const char* kNames[] = {
-    "add", "sub", "mul", "div", "pow", "min", "max", "mod", "fmod", "prelu",
-    "bit_and", "bit_or", "bit_xor", "shift_left", "shift_right",
-    "and", "or", "xor",
-    "equal", "less", "less_equal", "greater", "greater_equal",
+    "add",  "sub",   "mul",     "div",    "pow",        "min",        "max",           "mod",
+    "fmod", "prelu", "bit_and", "bit_or", "bit_xor",    "shift_left", "shift_right",   "and",
+    "or",   "xor",   "equal",   "less",   "less_equal", "greater",    "greater_equal",
 };
 
 struct Params {
@@ -61,20 +79,33 @@ template <class T> T int_rest(T a, T b) {
 }
 
 template <Function kFunction, class T> auto compute(T a, T b) {
-    if constexpr (kFunction == Function::equal) return a == b;
-    else if constexpr (kFunction == Function::less) return a < b;
-    else if constexpr (kFunction == Function::less_equal) return a <= b;
-    else if constexpr (kFunction == Function::greater) return a > b;
-    else if constexpr (kFunction == Function::greater_equal) return a >= b;
-    else if constexpr (kFunction == Function::prelu) return static_cast<T>(a < 0 ? a * b : a);
+    if constexpr (kFunction == Function::equal)
+        return a == b;
+    else if constexpr (kFunction == Function::less)
+        return a < b;
+    else if constexpr (kFunction == Function::less_equal)
+        return a <= b;
+    else if constexpr (kFunction == Function::greater)
+        return a > b;
+    else if constexpr (kFunction == Function::greater_equal)
+        return a >= b;
+    else if constexpr (kFunction == Function::prelu)
+        return static_cast<T>(a < 0 ? a * b : a);
     else if constexpr (is_float<T>) {
-        if constexpr (kFunction == Function::add) return a + b;
-        else if constexpr (kFunction == Function::sub) return a - b;
-        else if constexpr (kFunction == Function::mul) return a * b;
-        else if constexpr (kFunction == Function::div) return a / b;
-        else if constexpr (kFunction == Function::min) return a != a || a < b ? a : b;
-        else if constexpr (kFunction == Function::max) return a != a || a > b ? a : b;
-        else if constexpr (kFunction == Function::pow) return static_cast<T>(::pow(static_cast<double>(a), static_cast<double>(b)));
+        if constexpr (kFunction == Function::add)
+            return a + b;
+        else if constexpr (kFunction == Function::sub)
+            return a - b;
+        else if constexpr (kFunction == Function::mul)
+            return a * b;
+        else if constexpr (kFunction == Function::div)
+            return a / b;
+        else if constexpr (kFunction == Function::min)
+            return a != a || a < b ? a : b;
+        else if constexpr (kFunction == Function::max)
+            return a != a || a > b ? a : b;
+        else if constexpr (kFunction == Function::pow)
+            return static_cast<T>(::pow(static_cast<double>(a), static_cast<double>(b)));
         else {
             T rest = static_cast<T>(::fmod(static_cast<double>(a), static_cast<double>(b)));
             if constexpr (kFunction == Function::mod)
@@ -84,23 +115,36 @@ template <Function kFunction, class T> auto compute(T a, T b) {
     } else {
         // Wrapping, as the hardware does: in unsigned arithmetic, where C++ defines it.
         using U = uint64_t;
-        if constexpr (kFunction == Function::add) return static_cast<T>(static_cast<U>(a) + static_cast<U>(b));
-        else if constexpr (kFunction == Function::sub) return static_cast<T>(static_cast<U>(a) - static_cast<U>(b));
-        else if constexpr (kFunction == Function::mul) return static_cast<T>(static_cast<U>(a) * static_cast<U>(b));
-        else if constexpr (kFunction == Function::div) return int_div(a, b);
-        else if constexpr (kFunction == Function::min) return a < b ? a : b;
-        else if constexpr (kFunction == Function::max) return a > b ? a : b;
-        else if constexpr (kFunction == Function::pow) return int_pow(a, b);
-        else if constexpr (kFunction == Function::bit_and) return static_cast<T>(a & b);
-        else if constexpr (kFunction == Function::bit_or) return static_cast<T>(a | b);
-        else if constexpr (kFunction == Function::bit_xor) return static_cast<T>(a ^ b);
+        if constexpr (kFunction == Function::add)
+            return static_cast<T>(static_cast<U>(a) + static_cast<U>(b));
+        else if constexpr (kFunction == Function::sub)
+            return static_cast<T>(static_cast<U>(a) - static_cast<U>(b));
+        else if constexpr (kFunction == Function::mul)
+            return static_cast<T>(static_cast<U>(a) * static_cast<U>(b));
+        else if constexpr (kFunction == Function::div)
+            return int_div(a, b);
+        else if constexpr (kFunction == Function::min)
+            return a < b ? a : b;
+        else if constexpr (kFunction == Function::max)
+            return a > b ? a : b;
+        else if constexpr (kFunction == Function::pow)
+            return int_pow(a, b);
+        else if constexpr (kFunction == Function::bit_and)
+            return static_cast<T>(a & b);
+        else if constexpr (kFunction == Function::bit_or)
+            return static_cast<T>(a | b);
+        else if constexpr (kFunction == Function::bit_xor)
+            return static_cast<T>(a ^ b);
         else if constexpr (kFunction == Function::shift_left)
             return static_cast<T>(static_cast<U>(b) < 8 * sizeof(T) ? static_cast<U>(a) << b : 0);
         else if constexpr (kFunction == Function::shift_right)
-            return static_cast<T>(static_cast<U>(b) < 8 * sizeof(T) ? a >> b : 0);
-        else if constexpr (kFunction == Function::and_) return static_cast<T>(a && b);
-        else if constexpr (kFunction == Function::or_) return static_cast<T>(a || b);
-        else if constexpr (kFunction == Function::xor_) return static_cast<T>(!a != !b);
+            return static_cast<T>(static_cast<U>(b) < 8 * sizeof(T) ? a >> b : a < 0 ? -1 : 0);
+        else if constexpr (kFunction == Function::and_)
+            return static_cast<T>(a && b);
+        else if constexpr (kFunction == Function::or_)
+            return static_cast<T>(a || b);
+        else if constexpr (kFunction == Function::xor_)
+            return static_cast<T>(!a != !b);
         else {
             T rest = int_rest(a, b);
             if constexpr (kFunction == Function::mod && is_signed<T>)
@@ -151,18 +195,21 @@ struct Body {
 };
 
 template <class T> bool choose(Function function, Params& p) {
-#define REEF_ROW(name) case Function::name: p.row = row<Function::name, T>; return true;
+#define REEF_ROW(name)                                                                                                 \
+    case Function::name:                                                                                               \
+        p.row = row<Function::name, T>;                                                                                \
+        return true;
     switch (function) {
-        REEF_ROW(add) REEF_ROW(sub) REEF_ROW(mul) REEF_ROW(div) REEF_ROW(pow) REEF_ROW(min) REEF_ROW(max)
-        REEF_ROW(mod) REEF_ROW(fmod) REEF_ROW(prelu)
-        REEF_ROW(equal) REEF_ROW(less) REEF_ROW(less_equal) REEF_ROW(greater) REEF_ROW(greater_equal)
-    default: break;
+        REEF_ROW(add)
+        REEF_ROW(sub) REEF_ROW(mul) REEF_ROW(div) REEF_ROW(pow) REEF_ROW(min) REEF_ROW(max) REEF_ROW(mod) REEF_ROW(fmod)
+            REEF_ROW(prelu) REEF_ROW(equal) REEF_ROW(less) REEF_ROW(less_equal) REEF_ROW(greater)
+                REEF_ROW(greater_equal) default : break;
     }
     if constexpr (!is_float<T>)
         switch (function) {
-            REEF_ROW(bit_and) REEF_ROW(bit_or) REEF_ROW(bit_xor) REEF_ROW(shift_left) REEF_ROW(shift_right)
-            REEF_ROW(and_) REEF_ROW(or_) REEF_ROW(xor_)
-        default: break;
+            REEF_ROW(bit_and)
+            REEF_ROW(bit_or) REEF_ROW(bit_xor) REEF_ROW(shift_left) REEF_ROW(shift_right) REEF_ROW(and_) REEF_ROW(or_)
+                REEF_ROW(xor_) default : break;
         }
 #undef REEF_ROW
     return false;

@@ -18,18 +18,29 @@ template <class T> inline constexpr bool is_signed = static_cast<T>(-1) < static
 // Calls f(Tag<T>{}) for an arithmetic type. false: there is no arithmetic on this type.
 template <class F> bool with_number(DType dtype, const F& f) {
     switch (dtype) {
-    case DType::f32: return f(Tag<float>{});
-    case DType::f64: return f(Tag<double>{});
-    case DType::i8: return f(Tag<int8_t>{});
-    case DType::i16: return f(Tag<int16_t>{});
-    case DType::i32: return f(Tag<int32_t>{});
-    case DType::i64: return f(Tag<int64_t>{});
-    case DType::u8: return f(Tag<uint8_t>{});
-    case DType::u16: return f(Tag<uint16_t>{});
-    case DType::u32: return f(Tag<uint32_t>{});
-    case DType::u64: return f(Tag<uint64_t>{});
+    case DType::f32:
+        return f(Tag<float>{});
+    case DType::f64:
+        return f(Tag<double>{});
+    case DType::i8:
+        return f(Tag<int8_t>{});
+    case DType::i16:
+        return f(Tag<int16_t>{});
+    case DType::i32:
+        return f(Tag<int32_t>{});
+    case DType::i64:
+        return f(Tag<int64_t>{});
+    case DType::u8:
+        return f(Tag<uint8_t>{});
+    case DType::u16:
+        return f(Tag<uint16_t>{});
+    case DType::u32:
+        return f(Tag<uint32_t>{});
+    case DType::u64:
+        return f(Tag<uint64_t>{});
     case DType::b:
-    case DType::f16: break;
+    case DType::f16:
+        break;
     }
     return false;
 }
@@ -37,10 +48,14 @@ template <class F> bool with_number(DType dtype, const F& f) {
 // Moving needs only the size of an element.
 template <class F> bool with_size(DType dtype, const F& f) {
     switch (item_size(dtype)) {
-    case 1: return f(Tag<uint8_t>{});
-    case 2: return f(Tag<uint16_t>{});
-    case 4: return f(Tag<uint32_t>{});
-    default: return f(Tag<uint64_t>{});
+    case 1:
+        return f(Tag<uint8_t>{});
+    case 2:
+        return f(Tag<uint16_t>{});
+    case 4:
+        return f(Tag<uint32_t>{});
+    default:
+        return f(Tag<uint64_t>{});
     }
 }
 

@@ -23,7 +23,8 @@ struct Body {
         size_t from = args.block * p.per_block, to = smaller(from + p.per_block, p.rows), since = kStep;
         for (size_t row = from; row < to; row++) {
             int64_t place = indices.place(row % p.indices, static_cast<int64_t>(p.extent));
-            const char* source = x + (row / p.indices * p.extent + static_cast<size_t>(place < 0 ? 0 : place)) * p.inner;
+            const char* source =
+                x + (row / p.indices * p.extent + static_cast<size_t>(place < 0 ? 0 : place)) * p.inner;
             for (size_t done = 0; done < p.inner;) {
                 if (since >= kStep) {
                     if (check.stale())

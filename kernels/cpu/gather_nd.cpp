@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kBlock = 64 << 10;  // bytes of y, about
 
 struct Params {
-    uint32_t depth;  // indices to a place
+    uint32_t depth;                    // indices to a place
     size_t batch, per_batch, x_batch;  // places; places in a batch; bytes of x in a batch
     size_t inner;                      // bytes of a place
     int64_t extent[8];

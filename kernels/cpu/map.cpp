@@ -18,22 +18,22 @@ struct Params {
 };
 
 // Each function is a type with a name, what it is for, and a formula. Real ones are computed in double.
-#define REEF_REAL(id, formula)                                                                                   \
-    struct id {                                                                                                  \
-        static double real(double x, [[maybe_unused]] double alpha, [[maybe_unused]] double beta) { return formula; } \
+#define REEF_REAL(id, formula)                                                                                         \
+    struct id {                                                                                                        \
+        static double real(double x, [[maybe_unused]] double alpha, [[maybe_unused]] double beta) { return formula; }  \
     };
 REEF_REAL(Relu, x > 0 ? x : x == x ? 0 : x)
-REEF_REAL(Clip, x < alpha ? alpha : x > beta ? beta : x)
+REEF_REAL(Clip, x<alpha ? alpha : x> beta ? beta : x)
 REEF_REAL(LeakyRelu, x < 0 ? alpha * x : x)
 REEF_REAL(Sigmoid, 1 / (1 + ::exp(-x)))
 REEF_REAL(Silu, x / (1 + ::exp(-x)))
-REEF_REAL(HardSigmoid, ::fmin(1, ::fmax(0, alpha * x + beta)))
+REEF_REAL(HardSigmoid, ::fmin(1, ::fmax(0, alpha* x + beta)))
 REEF_REAL(HardSwish, x* ::fmin(1, ::fmax(0, x / 6 + 0.5)))
 REEF_REAL(Tanh, ::tanh(x))
 REEF_REAL(Gelu, 0.5 * x * (1 + ::erf(x * 0.70710678118654752440)))
 REEF_REAL(GeluTanh, 0.5 * x * (1 + ::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x))))
 REEF_REAL(Elu, x < 0 ? alpha * ::expm1(x) : x)
-REEF_REAL(Celu, ::fmax(0, x) + ::fmin(0, alpha * ::expm1(x / alpha)))
+REEF_REAL(Celu, ::fmax(0, x) + ::fmin(0, alpha* ::expm1(x / alpha)))
 REEF_REAL(Selu, beta*(x > 0 ? x : alpha * ::expm1(x)))
 REEF_REAL(Exp, ::exp(x))
 REEF_REAL(Log, ::log(x))
@@ -83,9 +83,7 @@ struct Neg {
     }
 };
 struct Sign {
-    template <class T> static T value(T x, double, double) {
-        return x > 0 ? T{1} : x < 0 ? static_cast<T>(-1) : x;
-    }
+    template <class T> static T value(T x, double, double) { return x > 0 ? T{1} : x < 0 ? static_cast<T>(-1) : x; }
 };
 struct IntegerRelu {
     template <class T> static T value(T x, double, double) { return x > 0 ? x : T{0}; }
@@ -138,18 +136,18 @@ struct Entry {
 
 #define REEF_ENTRY(name, id) {name, real_row<id, float>, real_row<id, double>},
 constexpr Entry kReal[] = {
-    REEF_ENTRY("relu", Relu) REEF_ENTRY("clip", Clip) REEF_ENTRY("leaky_relu", LeakyRelu)
-    REEF_ENTRY("sigmoid", Sigmoid) REEF_ENTRY("silu", Silu) REEF_ENTRY("hard_sigmoid", HardSigmoid)
-    REEF_ENTRY("hard_swish", HardSwish) REEF_ENTRY("tanh", Tanh) REEF_ENTRY("gelu", Gelu)
-    REEF_ENTRY("gelu_tanh", GeluTanh) REEF_ENTRY("elu", Elu) REEF_ENTRY("celu", Celu) REEF_ENTRY("selu", Selu)
-    REEF_ENTRY("exp", Exp) REEF_ENTRY("log", Log) REEF_ENTRY("sqrt", Sqrt) REEF_ENTRY("reciprocal", Reciprocal)
-    REEF_ENTRY("floor", Floor) REEF_ENTRY("ceil", Ceil) REEF_ENTRY("round", Round) REEF_ENTRY("erf", Erf)
-    REEF_ENTRY("softplus", Softplus) REEF_ENTRY("softsign", Softsign) REEF_ENTRY("mish", Mish)
-    REEF_ENTRY("thresholded_relu", ThresholdedRelu) REEF_ENTRY("sin", Sin) REEF_ENTRY("cos", Cos)
-    REEF_ENTRY("tan", Tan) REEF_ENTRY("asin", Asin) REEF_ENTRY("acos", Acos) REEF_ENTRY("atan", Atan)
-    REEF_ENTRY("sinh", Sinh) REEF_ENTRY("cosh", Cosh) REEF_ENTRY("asinh", Asinh) REEF_ENTRY("acosh", Acosh)
-    REEF_ENTRY("atanh", Atanh)
-};
+    REEF_ENTRY("relu", Relu) REEF_ENTRY("clip", Clip) REEF_ENTRY("leaky_relu", LeakyRelu) REEF_ENTRY("sigmoid", Sigmoid)
+        REEF_ENTRY("silu", Silu) REEF_ENTRY("hard_sigmoid", HardSigmoid) REEF_ENTRY("hard_swish", HardSwish)
+            REEF_ENTRY("tanh", Tanh) REEF_ENTRY("gelu", Gelu) REEF_ENTRY("gelu_tanh", GeluTanh) REEF_ENTRY("elu", Elu)
+                REEF_ENTRY("celu", Celu) REEF_ENTRY("selu", Selu) REEF_ENTRY("exp", Exp) REEF_ENTRY("log", Log)
+                    REEF_ENTRY("sqrt", Sqrt) REEF_ENTRY("reciprocal", Reciprocal) REEF_ENTRY("floor", Floor)
+                        REEF_ENTRY("ceil", Ceil) REEF_ENTRY("round", Round) REEF_ENTRY("erf", Erf)
+                            REEF_ENTRY("softplus", Softplus) REEF_ENTRY("softsign", Softsign) REEF_ENTRY("mish", Mish)
+                                REEF_ENTRY("thresholded_relu", ThresholdedRelu) REEF_ENTRY("sin", Sin)
+                                    REEF_ENTRY("cos", Cos) REEF_ENTRY("tan", Tan) REEF_ENTRY("asin", Asin)
+                                        REEF_ENTRY("acos", Acos) REEF_ENTRY("atan", Atan) REEF_ENTRY("sinh", Sinh)
+                                            REEF_ENTRY("cosh", Cosh) REEF_ENTRY("asinh", Asinh)
+                                                REEF_ENTRY("acosh", Acosh) REEF_ENTRY("atanh", Atanh)};
 #undef REEF_ENTRY
 constexpr Entry kTests[] = {
     {"is_nan", test_row<IsNan, float>, test_row<IsNan, double>},

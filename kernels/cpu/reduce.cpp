@@ -39,7 +39,7 @@ struct Params {
     size_t chunks;     // columns: pieces of the last axis
     size_t per_block;  // results (or pieces of kColumns results) of a block
     size_t units;
-    double lines;      // how many values make one result
+    double lines;  // how many values make one result
 };
 
 template <Function kFunction, class T> struct Step {
@@ -60,22 +60,32 @@ template <Function kFunction, class T> struct Step {
     }
     static T add(T sum, T x) {
         if constexpr (is_float<T>) {
-            if constexpr (kFunction == Function::max) return x > sum || x != x ? x : sum;
-            else if constexpr (kFunction == Function::min) return x < sum || x != x ? x : sum;
-            else if constexpr (kFunction == Function::prod) return sum * x;
-            else if constexpr (kFunction == Function::sum_abs) return sum + (x < 0 ? -x : x);
-            else if constexpr (kFunction == Function::sum_square) return sum + x * x;
-            else return sum + x;
+            if constexpr (kFunction == Function::max)
+                return x > sum || x != x ? x : sum;
+            else if constexpr (kFunction == Function::min)
+                return x < sum || x != x ? x : sum;
+            else if constexpr (kFunction == Function::prod)
+                return sum * x;
+            else if constexpr (kFunction == Function::sum_abs)
+                return sum + (x < 0 ? -x : x);
+            else if constexpr (kFunction == Function::sum_square)
+                return sum + x * x;
+            else
+                return sum + x;
         } else {
             using U = uint64_t;
-            if constexpr (kFunction == Function::max) return x > sum ? x : sum;
-            else if constexpr (kFunction == Function::min) return x < sum ? x : sum;
-            else if constexpr (kFunction == Function::prod) return static_cast<T>(static_cast<U>(sum) * static_cast<U>(x));
+            if constexpr (kFunction == Function::max)
+                return x > sum ? x : sum;
+            else if constexpr (kFunction == Function::min)
+                return x < sum ? x : sum;
+            else if constexpr (kFunction == Function::prod)
+                return static_cast<T>(static_cast<U>(sum) * static_cast<U>(x));
             else if constexpr (kFunction == Function::sum_abs)
                 return static_cast<T>(static_cast<U>(sum) + (x < 0 ? U{0} - static_cast<U>(x) : static_cast<U>(x)));
             else if constexpr (kFunction == Function::sum_square)
                 return static_cast<T>(static_cast<U>(sum) + static_cast<U>(x) * static_cast<U>(x));
-            else return static_cast<T>(static_cast<U>(sum) + static_cast<U>(x));
+            else
+                return static_cast<T>(static_cast<U>(sum) + static_cast<U>(x));
         }
     }
     // Two running results into one.
@@ -175,13 +185,20 @@ struct Body {
     template <class Check> static bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
         const Params& p = *static_cast<const Params*>(kernel.params);
         switch (p.function) {
-        case Function::sum: return typed<Function::sum>(p, args, check);
-        case Function::mean: return typed<Function::mean>(p, args, check);
-        case Function::max: return typed<Function::max>(p, args, check);
-        case Function::min: return typed<Function::min>(p, args, check);
-        case Function::prod: return typed<Function::prod>(p, args, check);
-        case Function::sum_abs: return typed<Function::sum_abs>(p, args, check);
-        case Function::sum_square: return typed<Function::sum_square>(p, args, check);
+        case Function::sum:
+            return typed<Function::sum>(p, args, check);
+        case Function::mean:
+            return typed<Function::mean>(p, args, check);
+        case Function::max:
+            return typed<Function::max>(p, args, check);
+        case Function::min:
+            return typed<Function::min>(p, args, check);
+        case Function::prod:
+            return typed<Function::prod>(p, args, check);
+        case Function::sum_abs:
+            return typed<Function::sum_abs>(p, args, check);
+        case Function::sum_square:
+            return typed<Function::sum_square>(p, args, check);
         }
         return true;
     }

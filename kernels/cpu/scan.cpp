@@ -32,8 +32,9 @@ struct Body {
                     if constexpr (is_float<T>)
                         next = p.product ? held * x[place] : held + x[place];
                     else
-                        next = static_cast<T>(p.product ? static_cast<uint64_t>(held) * static_cast<uint64_t>(x[place])
-                                                        : static_cast<uint64_t>(held) + static_cast<uint64_t>(x[place]));
+                        next =
+                            static_cast<T>(p.product ? static_cast<uint64_t>(held) * static_cast<uint64_t>(x[place])
+                                                     : static_cast<uint64_t>(held) + static_cast<uint64_t>(x[place]));
                     y[place] = p.exclusive ? held : next;
                     held = next;
                 }

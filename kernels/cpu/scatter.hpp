@@ -11,16 +11,24 @@ constexpr const char* kReductionNames[] = {"none", "add", "mul", "min", "max"};
 
 template <class T> T updated(Reduction reduction, T held, T value) {
     switch (reduction) {
-    case Reduction::none: return value;
-    case Reduction::min: return value < held ? value : held;
-    case Reduction::max: return value > held ? value : held;
+    case Reduction::none:
+        return value;
+    case Reduction::min:
+        return value < held ? value : held;
+    case Reduction::max:
+        return value > held ? value : held;
     case Reduction::add:
-        if constexpr (is_float<T>) return held + value;
-        else return static_cast<T>(static_cast<uint64_t>(held) + static_cast<uint64_t>(value));
-    case Reduction::mul: break;
+        if constexpr (is_float<T>)
+            return held + value;
+        else
+            return static_cast<T>(static_cast<uint64_t>(held) + static_cast<uint64_t>(value));
+    case Reduction::mul:
+        break;
     }
-    if constexpr (is_float<T>) return held * value;
-    else return static_cast<T>(static_cast<uint64_t>(held) * static_cast<uint64_t>(value));
+    if constexpr (is_float<T>)
+        return held * value;
+    else
+        return static_cast<T>(static_cast<uint64_t>(held) * static_cast<uint64_t>(value));
 }
 
 // Without a reduction only the size of an element matters.

@@ -13,7 +13,7 @@ struct Params {
     DType dtype;
     Reduction reduction;
     uint32_t rank, axis;
-    size_t shape[8], stride[8];                  // of x
+    size_t shape[8], stride[8];  // of x
     size_t update_shape[8], update_stride[8];
     size_t lines, per_block;
     bool wide;

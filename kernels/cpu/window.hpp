@@ -49,7 +49,8 @@ struct Window {
 
 // The spatial axes of x and y are those after the first two. A last window may reach over the pads (`overhang`), as
 // rounding up asks for.
-inline bool read_window(Spec& spec, const TensorView& x, const TensorView& y, const int64_t* kernel, bool overhang, Window& w) {
+inline bool read_window(Spec& spec, const TensorView& x, const TensorView& y, const int64_t* kernel, bool overhang,
+                        Window& w) {
     w.axes = static_cast<int>(x.rank) - 2;
     if (w.axes < 1 || w.axes > kMaxAxes || y.rank != x.rank)
         return spec.fail("'%s' and '%s' must have rank 3 to 7", x.name, y.name);

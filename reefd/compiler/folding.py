@@ -12,6 +12,8 @@ from onnx.reference import ReferenceEvaluator
 from reefd.compiler.ir import Value
 from reefd.compiler.tensors import ELEMENT_TYPES, TENSOR_TYPES
 
+# Operators whose shape the standard leaves to their function body; they change none.
+_LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
 _MAX_SHAPE_DATA = 4096  # elements of a constant that shape inference may look at
 
 
@@ -21,6 +23,8 @@ def infer(
     """The outputs by name. ValueError: an unknown operator, inputs that contradict each other, or a shape that only
     the data of a request would tell."""
     domain = "" if proto.domain == "ai.onnx" else proto.domain
+    if proto.op_type in _LIKE_INPUT and inputs[0] is not None:
+        return {proto.output[0]: Value(proto.output[0], inputs[0].dtype, inputs[0].shape)}
     try:
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
     except onnx.defs.SchemaError:

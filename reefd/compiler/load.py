@@ -11,20 +11,23 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from reefd.compiler import functions
 from reefd.compiler.errors import CompileError, Problem
 from reefd.compiler.folding import evaluate, infer
-from reefd.compiler.functions import expand
 from reefd.compiler.ir import Graph, Node, Value, constants
 from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array
 
 MAX_CONSTANT_BYTES = 4 << 30
 _MAX_FILE = 2 << 30  # protobuf's own limit
+_MAX_DEPTH = 16  # of functions that are defined by functions
+Known = Callable[[str, str], bool]
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
-def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Callable[[str, str], bool]) -> Graph:
+def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> Graph:
     """Reads a file. `shapes` fixes inputs with dynamic dimensions; `supported(domain, op)` says which operators later
     stages know, others are expanded where ONNX defines them by simpler ones. CompileError names all that is wrong."""
     try:
@@ -40,16 +43,15 @@ def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Callable[[s
     return from_model(model, path, shapes, supported)
 
 
-def from_model(
-    model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Callable[[str, str], bool]
-) -> Graph:
+def from_model(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> Graph:
     """As load, for a model that is in memory. `path` names it in errors and is where its external data lies."""
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker raises several types, with the whole story in the text
         raise CompileError(str(path), [Problem(f"not a valid ONNX model: {_first_line(error)}")]) from None
-    model = expand(model, supported)
-    return _Loader(model, path, shapes).graph()
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    return _Loader(model, path, shapes, supported).graph()
 
 
 def _first_line(error: Exception) -> str:
@@ -57,7 +59,8 @@ def _first_line(error: Exception) -> str:
 
 
 class _Loader:
-    def __init__(self, model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> None:
+        self.supported = supported
         self.model = model
         self.path = path
         self.shapes = dict(shapes)
@@ -65,6 +68,7 @@ class _Loader:
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.nodes: list[Node] = []
         self.constant_bytes = 0
+        self.depth = 0
 
     def graph(self) -> Graph:
         proto = self.model.graph
@@ -144,11 +148,11 @@ class _Loader:
                     self._problem(proto, f"input {missing[0]!r} is computed by no earlier node")
                 unknown.update(proto.output)
                 continue
-            if not self._visit(proto, values):
+            if not self._visit(proto, values) or any(name not in values for name in proto.output):
                 unknown.update(proto.output)
 
     def _problem(self, proto: NodeProto, reason: str, nearest: str = "") -> None:
-        self.problems.append(Problem(reason, proto.name or proto.output[0], proto.op_type, "", nearest))
+        self.problems.append(Problem(reason, _name(proto), proto.op_type, "", nearest))
 
     def _visit(self, proto: NodeProto, values: dict[str, Value | None]) -> bool:
         """Adds a node, or what it was folded to. False: its outputs are unknown, and a problem says why."""
@@ -158,6 +162,9 @@ class _Loader:
         if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
             return self._constant_node(proto, values)
         opset = self.opsets.get(proto.domain or "ai.onnx", 1)
+        known = self.supported(proto.domain, proto.op_type)
+        if not known and not constants(inputs) and self._expand(proto, inputs, opset, values):
+            return True
         try:
             types = infer(proto, inputs, opset, self.model.opset_import)
         except ValueError as error:
@@ -179,7 +186,7 @@ class _Loader:
         outputs = [types[name] if name else None for name in proto.output]
         self.nodes.append(
             Node(
-                proto.op_type, proto.name or proto.output[0], inputs, outputs, attributes, opset,
+                proto.op_type, _name(proto), inputs, outputs, attributes, opset,
                 "" if proto.domain == "ai.onnx" else proto.domain,
             )
         )  # fmt: skip
@@ -200,10 +207,37 @@ class _Loader:
             values[outer] = value
         return True
 
+    def _expand(
+        self, proto: NodeProto, inputs: list[Value | None], opset: int, values: dict[str, Value | None]
+    ) -> bool:
+        """Puts a function's body in the place of its node. False: it has none, or one that does not fit either."""
+        if self.depth >= _MAX_DEPTH:
+            return False
+        functions.defaults(proto, opset)
+        function = functions.body(proto, inputs, opset)
+        if function is None:
+            return False
+        inner: dict[str, Value | None] = dict.fromkeys(function.input)
+        inner.update(zip(function.input, inputs, strict=False))
+        prefix = _name(proto)
+        for place, node in enumerate(function.node):
+            node.name = f"{prefix}/{node.name or node.op_type}.{place}"
+        before, opsets = len(self.problems), self.opsets
+        self.opsets = {**opsets, **{entry.domain or "ai.onnx": entry.version for entry in function.opset_import}}
+        self.depth += 1
+        self._walk(function.node, inner)
+        self.depth -= 1
+        self.opsets = opsets
+        results = dict(zip(proto.output, function.output, strict=False))
+        if len(self.problems) > before or any(inner.get(result) is None for name, result in results.items() if name):
+            return len(self.problems) > before
+        values.update((name, inner[result]) for name, result in results.items() if name)
+        return True
+
     def _constant_node(self, proto: NodeProto, values: dict[str, Value | None]) -> bool:
         attribute = proto.attribute[0]
         if attribute.name == "value":
-            array = self._array(attribute.t, f"node {proto.name or proto.output[0]!r} (Constant)")
+            array = self._array(attribute.t, f"node {_name(proto)!r} (Constant)")
         elif attribute.name in ("value_float", "value_floats"):
             array = np.asarray(onnx.helper.get_attribute_value(attribute), np.float32)
         elif attribute.name in ("value_int", "value_ints"):
@@ -233,6 +267,11 @@ class _Loader:
                 case _:
                     attributes[attribute.name] = attribute
         return attributes
+
+
+def _name(proto: NodeProto) -> str:
+    """Its name, or that of the first thing it computes."""
+    return proto.name or next((name for name in proto.output if name), proto.op_type)
 
 
 def _constant(name: str, array: np.ndarray) -> Value:

@@ -3,6 +3,8 @@
 
 import difflib
 
+import numpy as np
+
 from reefd.compiler.errors import CompileError, Problem, Unsupported
 from reefd.compiler.ir import Graph, Node, Value
 from reefd.compiler.lowering.builder import Builder
@@ -17,6 +19,10 @@ def lower(graph: Graph, path: str) -> Graph:
     for node in graph.nodes:
         node.inputs = [None if value is None else replaced.get(value, value) for value in node.inputs]
         build.source = node.name
+        if all(value.size == 0 for value in node.writes()):  # nothing to compute
+            for value in node.writes():
+                value.data = np.zeros(value.shape, value.dtype)
+            continue
         try:
             results = _lower_node(build, node)
         except Unsupported as error:
@@ -27,13 +33,18 @@ def lower(graph: Graph, path: str) -> Graph:
     if problems:
         raise CompileError(path, problems)
     outputs = [replaced.get(value, value) for value in graph.outputs]
+    for kind, ends in (("input", graph.inputs), ("output", outputs)):
+        empty = [value.name for value in ends if value.size == 0]
+        problems += [Problem(f"{kind} {name!r} has no elements", nearest="extents of at least 1") for name in empty]
+    if problems:
+        raise CompileError(path, problems)
     return Graph(graph.name, graph.inputs, outputs, graph.output_names, build.nodes)
 
 
 def _lower_node(build: Builder, node: Node) -> list[Value]:
     if not supported(node.domain, node.op):
         name = f"{node.domain}.{node.op}" if node.domain else node.op
-        close = difflib.get_close_matches(node.op, OPERATORS, 1)
+        close = difflib.get_close_matches(node.op, OPERATORS, 1, 0.75)
         raise Unsupported(f"operator {name} has no kernel", nearest=close[0] if close else "")
     operator = OPERATORS[node.op]
     unknown = [name for name in node.attributes if name not in operator.attributes]

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The onnx package's own tests of its operators, through the compiler and the CPU kernels.
 
-A test is static when every shape is known once the operands that decide shapes (SHAPE_OPERANDS) are constants. Prints what
-passed, what is unsupported (by operator), and what failed; exits 1 when anything failed.
+A test is static when every shape is known once the operands that decide shapes (SHAPE_OPERANDS) are constants. Prints
+what passed, what is unsupported (by operator), and what failed; exits 1 when anything failed.
 
     python tests/onnx/conformance.py [--filter TEXT] [--verbose] [--json FILE]
 """
 
 import argparse
 import collections
+import itertools
 import json
 import sys
 import warnings
@@ -31,9 +32,9 @@ from reefd.resource.load import model_spec
 SHAPE_OPERANDS = {
     "Reshape": (1,), "Expand": (1,), "Tile": (1, 2), "Slice": (1, 2, 3, 4), "Pad": (1, 2, 3), "Resize": (1, 2, 3),
     "Upsample": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "TopK": (1,), "OneHot": (1,), "CumSum": (1,),
-    "CumProd": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2), "Trilu": (1,), "Dropout": (1, 2), "CenterCropPad": (1,),
-    "ReduceSum": (1,), "ReduceMean": (1,), "ReduceMax": (1,), "ReduceMin": (1,), "ReduceProd": (1,), "ReduceL1": (1,),
-    "ReduceL2": (1,), "ReduceSumSquare": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "AffineGrid": (1,),
+    "CumProd": (1,), "ConstantOfShape": (0,), "Range": (0, 1, 2), "Trilu": (1,), "Dropout": (1, 2), "CenterCropPad":
+    (1,), "ReduceSum": (1,), "ReduceMean": (1,), "ReduceMax": (1,), "ReduceMin": (1,), "ReduceProd": (1,), "ReduceL1":
+    (1,), "ReduceL2": (1,), "ReduceSumSquare": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "AffineGrid": (1,),
     "Col2Im": (1, 2), "MaxUnpool": (2,), "BlackmanWindow": (0,), "HannWindow": (0,), "HammingWindow": (0,),
 }  # fmt: skip
 # Operators of other element types than a request can carry: strings, sequences, optionals, 4- and 8-bit floats.
@@ -105,11 +106,8 @@ def bind(model: onnx.ModelProto, inputs: Sequence[object]) -> onnx.ModelProto:
         for place in SHAPE_OPERANDS.get(node.op_type, ())
         if place < len(node.input)
     }
-    # A test's names are its operator's; an expanded one computes with them first.
-    if "_expanded" in model.graph.name:
-        pass
     kept = []
-    for info, value in zip(list(model.graph.input), inputs, strict=False):
+    for info, value in itertools.zip_longest(model.graph.input, inputs[: len(model.graph.input)]):
         if info.name in deciding and isinstance(value, np.ndarray):
             bound.graph.initializer.append(numpy_helper.from_array(value, info.name))
         else:
@@ -151,6 +149,8 @@ class Unsuited(Exception):
 def _compare(result: np.ndarray, wanted: np.ndarray, rtol: float, atol: float) -> str:
     if result.shape != wanted.shape or result.dtype != wanted.dtype:
         return f"{result.dtype}{list(result.shape)} instead of {wanted.dtype}{list(wanted.shape)}"
+    if wanted.dtype == np.float16:  # the reference rounds after each step of an operator: a few units in the last place
+        rtol = max(rtol, 4 * float(np.finfo(np.float16).eps))
     if np.allclose(result, wanted, rtol, atol, equal_nan=wanted.dtype.kind == "f"):
         return ""
     with np.errstate(all="ignore"):

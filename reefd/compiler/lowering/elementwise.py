@@ -121,6 +121,8 @@ def _saturated(limit: float, dtype: str) -> np.ndarray:
 
 def prelu(build: Builder, node: Node) -> Value:
     x, slope = node.input(0), node.input(1)
+    if node.opset < 7 and slope.rank == 1 and x.rank > 2:
+        slope = build.reshape(slope, [slope.size, *[1] * (x.rank - 2)])
     if x.dtype == "float32" and slope.data is not None and x.rank >= 2:
         data = slope.data.reshape((1,) * (x.rank - slope.rank) + slope.shape) if slope.rank <= x.rank else slope.data
         channels = x.shape[1]

@@ -124,7 +124,8 @@ class _Line:
                 adjustment = self.count / (self.scale * self.extent)
                 return self.extent / 2 * (1 - adjustment) + (x + 0.5) / self.scale - 0.5
             case "align_corners":
-                return x * last / (self.count - 1) if self.count > 1 else np.zeros(self.count)
+                resized = self.scale * self.extent
+                return x * last / (resized - 1) if resized != 1 else np.zeros(self.count)
             case "asymmetric":
                 return x / self.scale
             case "tf_half_pixel_for_nn":

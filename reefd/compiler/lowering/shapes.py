@@ -22,7 +22,7 @@ def transpose(build: Builder, node: Node) -> Value:
 
 
 def concat(build: Builder, node: Node) -> Value:
-    values = list(node.reads())
+    values = [value for value in node.reads() if value.size]
     axis = axis_of(node, "axis", 1, node.output.rank)
     if len(values) == 1:
         return values[0]
@@ -47,7 +47,11 @@ def space_to_depth(build: Builder, node: Node) -> Value:
     x = node.input(0)
     n, c, h, w = x.shape
     b = int(node.attributes["blocksize"])
-    split = build.transpose(build.reshape(x, [n, c, h // b, b, w // b, b]), [0, 3, 5, 1, 2, 4])
+    mode = node.attributes.get("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        raise Unsupported(f"{mode!r} is unknown", attribute="mode", nearest="DCR, CRD")
+    perm = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+    split = build.transpose(build.reshape(x, [n, c, h // b, b, w // b, b]), perm)
     return build.reshape(split, node.output.shape)
 
 
