@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// matmul_nd: y = a b over the last two axes, broadcasting over the others, in any arithmetic type. For float32 there is
-// matmul, which packs its operands; this one is for the types that networks seldom multiply.
+// matmul_nd: y = a b over the last two axes, broadcasting over the others, in any arithmetic type. matmul is the fast one;
+// this one is for the narrow integers that it does not take.
 #include "dispatch.hpp"
 
 namespace reef::cpu::REEF_ISA {

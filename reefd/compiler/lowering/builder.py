@@ -118,7 +118,8 @@ class Builder:
     def matmul(self, a: Value, b: Value) -> Value:
         """Of values of rank 2 or more, broadcasting over the leading axes."""
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        return self.emit("matmul_nd", [a, b], [*batch, a.shape[-2], b.shape[-1]])
+        narrow = np.dtype(a.dtype).itemsize < 4
+        return self.emit("matmul_nd" if narrow else "matmul", [a, b], [*batch, a.shape[-2], b.shape[-1]])
 
     def reduce(self, function: str, value: Value, axes: Sequence[int], keepdims: bool) -> Value:
         axes = sorted({axis % value.rank for axis in axes}) if value.rank else []
