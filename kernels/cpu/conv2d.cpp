@@ -5,8 +5,9 @@
 // in x, so a register tile reads them in place, filter tap by filter tap; where there is padding, or the input is NCHW, a
 // block first copies the rows it needs, with their borders, to scratch. Only very narrow maps are gathered pixel by pixel.
 // A block is some rows, or a part of one, times some panels of output channels.
-#include "conv_shape.hpp"
+#include "conv_end.hpp"
 #include "tile.hpp"
+#include "winograd.hpp"
 
 namespace reef::cpu::REEF_ISA {
 namespace {
@@ -77,22 +78,6 @@ REEF_INLINE Part part_of(const Conv& conv, int64_t block) {
     part.first_panel = p * panels / conv.panel_splits;
     part.last_panel = (p + 1) * panels / conv.panel_splits;
     return part;
-}
-
-REEF_INLINE void copy_floats(float* to, const float* from, int64_t count) {
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-        store(to + i, load(from + i));
-    for (; i < count; ++i)
-        to[i] = from[i];
-}
-
-REEF_INLINE void zero_floats(float* to, int64_t count) {
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-        store(to + i, Vec{});
-    for (; i < count; ++i)
-        to[i] = 0;
 }
 
 // The channels of one group at `count` pixels of a row of x, from column `column`, to a dense run.
@@ -178,41 +163,6 @@ bool gather(const Conv& conv, const Part& part, const float* x, int64_t group, f
     return true;
 }
 
-// The end of a tile that the register tile cannot do: any activation, any order, either layout.
-__attribute__((noinline)) void finish_tile(const Conv& conv, float* sums, int rows, int64_t pixel, int64_t channel,
-                                           int lanes, const float* residual, const float* slope, float* y) {
-    const ConvShape& s = conv.shape;
-    const int64_t left = s.residual_channels - channel;
-    const int64_t residual_lanes = residual == nullptr || left < 0 ? 0 : smaller(left, lanes);
-    for (int m = 0; m < rows; ++m) {
-        float* sum = sums + m * kPanelLanes;
-        const float* more = residual + (pixel + m) * s.residual_channels + channel;
-        if (!s.activation_first)
-            for (int64_t i = 0; i < residual_lanes; ++i)
-                sum[i] += more[i];
-        if (s.activation.kind == Activation::prelu) {
-            for (int i = 0; i < lanes; ++i)
-                sum[i] = sum[i] < 0 ? sum[i] * slope[i] : sum[i];
-        } else {
-            activate_all(s.activation, sum, sum, lanes);
-        }
-        if (s.activation_first)
-            for (int64_t i = 0; i < residual_lanes; ++i)
-                sum[i] += more[i];
-        if (!s.output_nchw)
-            copy_floats(y + (pixel + m) * s.out_channels + channel, sum, lanes);
-    }
-    if (s.output_nchw) {
-        const int64_t plane = s.out_height * s.out_width;
-        for (int m = 0; m < rows; ++m) {
-            const int64_t image = (pixel + m) / plane;
-            float* to = y + (image * s.out_channels + channel) * plane + (pixel + m) % plane;
-            for (int i = 0; i < lanes; ++i)
-                to[i * plane] = sums[m * kPanelLanes + i];
-        }
-    }
-}
-
 // One panel of output channels over the block's pixels; a is the block's first pixel.
 template <class Check>
 bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, const char* a, int64_t group,
@@ -266,7 +216,7 @@ bool multiply_panel(const Conv& conv, const Part& part, const BlockArgs& args, c
                 tile.residual = tile.residual_lanes != 0 ? residual + pixel * s.residual_channels + channel : nullptr;
                 multiply(tile, count, vectors);
                 if (last && !here)
-                    finish_tile(conv, end, count, pixel, channel, lanes, residual, conv.slope + padded, y);
+                    finish_pixels(s, end, kPanelLanes, count, pixel, channel, lanes, residual, conv.slope + padded, y);
                 column = next;
             }
         }
@@ -500,6 +450,8 @@ bool create(Spec& spec, Kernel& kernel) {
     *conv = Conv{};
     if (!read_conv(spec, conv->shape))
         return false;
+    if (winograd_pays(conv->shape))
+        return create_winograd(spec, kernel, conv->shape);
     const ConvShape& s = conv->shape;
     conv->group_in = s.channels / s.groups;
     conv->group_out = s.out_channels / s.groups;

@@ -30,6 +30,9 @@ REEF_INLINE int64_t rows_for(int64_t row_bytes) {
     return row_bytes % kSetBytes == 0 && kTileRows > kWays ? kWays : kTileRows;
 }
 
+// B is read once from far away and then again: it is fetched this many floats before it is needed.
+constexpr int kAhead = 1024;
+
 enum class Finish : uint8_t {
     keep,   // write the accumulators as they are
     clamp,  // add the residual, bound to [low, high]
@@ -67,6 +70,7 @@ REEF_INLINE void step(Vec (&sum)[kRows][kVectors], const char* const (&base)[(kR
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
         panel[v] = load(b + (k * kVectors + v) * kLanes);
+        __builtin_prefetch(b + (k * kVectors + v) * kLanes + kAhead);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m) {

@@ -241,6 +241,12 @@ SHAPES = {
     ),
     "depthwise far pads": Case((1, 18, 5, 5), 18, (3, 3), pads=(5, 6, 5, 6), group=18),
     "depthwise many": Case((1, 1152, 7, 7), 1152, (5, 5), pads=(2, 2, 2, 2), group=1152),
+    "winograd": Case((1, 64, 28, 28), 64, (3, 3), pads=(1, 1, 1, 1)),
+    "winograd ragged": Case((2, 50, 21, 30), 41, (3, 3), pads=(1, 1, 1, 1)),
+    "winograd valid": Case((1, 48, 30, 18), 80, (3, 3)),
+    "winograd deep": Case((1, 400, 20, 20), 36, (3, 3), pads=(1, 1, 1, 1)),
+    "winograd far pads": Case((1, 32, 13, 9), 32, (3, 3), pads=(5, 4, 6, 3)),
+    "winograd nchw": Case((2, 32, 15, 15), 32, (3, 3), pads=(1, 1, 1, 1), output_layout="nchw"),
     "long filter": Case((1, 900, 9, 9), 20, (3, 1), pads=(1, 0, 1, 0)),
 }
 
@@ -308,17 +314,21 @@ def test_random_shapes(seed: int) -> None:
     check(case, INSTRUCTION_SETS[seed // 3 % len(INSTRUCTION_SETS)], schedules=True)
 
 
-def test_no_block_is_long() -> None:
-    """Work is cut by its size: about 40 us of nominal work, and eight blocks at least where they stay above 3 us."""
-    sizes = {"large": (512, 28, 512), "middle": (128, 14, 128), "small": (8, 8, 8)}
-    counts = {}
-    for name, (channels, size, out) in sizes.items():
-        case = Case((1, channels, size, size), out, (3, 3), pads=(1, 1, 1, 1))
-        counts[name] = instance_of(case, make_data(case), INSTRUCTION_SETS[-1]).blocks
-    nominal = 512 * 28 * 28 * 512 * 9 / 80e3 / 40
-    assert nominal / 2 < counts["large"] < nominal * 4
-    assert counts["middle"] >= 8
-    assert counts["small"] == 1
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_blocks_are_cut_by_work(isa: str) -> None:
+    """About 40 us of nominal work in a block, never more than 160, and eight blocks where they stay above 3 us."""
+    lanes = {"avx512": 16, "avx2": 8}.get(isa, 4)
+    sizes = [(512, 28, 512, 3), (256, 56, 256, 3), (128, 28, 32, 3), (1024, 14, 256, 1), (64, 14, 64, 1), (8, 8, 8, 3)]
+    for channels, size, out, kernel in sizes:
+        pad = kernel // 2
+        case = Case((1, channels, size, size), out, (kernel, kernel), pads=(pad, pad, pad, pad))
+        data = make_data(case)
+        blocks = instance_of(case, data, isa).blocks
+        # Winograd's filtering takes a quarter of the multiplications.
+        direct = channels * size * size * out * kernel**2 / (5000 * lanes)
+        assert blocks >= direct / 4 / 160
+        assert blocks <= max(direct / 3, 1) + 1
+        assert blocks >= min(8, direct / 4 / 20)
 
 
 @pytest.mark.parametrize(
