@@ -43,10 +43,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resource_dirs: Annotated[tuple[AbsolutePath, ...], Meta(description="a list of absolute paths")]
     device: Annotated[Literal["auto", "cpu"], Meta(description="auto or cpu")] = "auto"
     workers: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
-    policy: Annotated[
-        Literal["reef", "reset", "wait", "streams", "sequential"],
-        Meta(description="reef, reset, wait, streams or sequential"),
-    ] = "reef"
+    policy: Annotated[Literal["reef", "reset"], Meta(description="reef or reset")] = "reef"
+    spinning: Annotated[Literal["auto", "always", "never"], Meta(description="auto, always or never")] = "auto"
     realtime: Annotated[bool, Meta(description="true or false")] = True
     max_sessions: Annotated[int, Meta(ge=1, le=2000, description="a whole number from 1 to 2000")] = 256
     log_level: Annotated[
@@ -77,7 +75,8 @@ DESCRIPTIONS = {
     "resource_dirs": "Compiled models, looked up by folder name in this order.",
     "device": "auto: the best device found; cpu: no GPU is looked for.",
     "workers": "Compute units of the CPU device; 0: all that this process may run on.",
-    "policy": "reef (reset and padding), reset, wait, streams or sequential.",
+    "policy": "What a real-time request does to best-effort work: reef or reset.",
+    "spinning": "Whether the engine polls instead of sleeping: auto, only where it takes no work from the device.",
     "realtime": "Raise the engine and real-time work to SCHED_FIFO where the limits allow it.",
     "max_sessions": "Of all tasks together; a manifest has a limit of its own.",
     "log_level": "debug, info, warning or error.",

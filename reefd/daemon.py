@@ -87,6 +87,7 @@ class Daemon:
         if not self._load_tasks():
             return EXIT_FAILED
         self._engine.start()
+        self._engine.set_spinning(self._settings.spinning)
         self._loop.watch(self._engine.event_fd, self._on_engine)
         adopted, removed = self._sessions.adopt()
         if adopted or removed:

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A private daemon for a benchmark: an instance, a socket and manifests of its own, gone when the benchmark is over.
-
-    python -m reefd.bench.daemon always|never|auto CPUS REEFD-ARGUMENT...
-
-is the child: reefd itself, on some processors only and with its spinning forced.
-"""
+"""A private daemon for a benchmark: an instance, a socket and manifests of its own, gone when the benchmark is over."""
 
 from __future__ import annotations
 
@@ -45,7 +40,9 @@ class PrivateDaemon:
             (folder / "tasks.d" / name).write_text(text)
         self.socket = folder / "reef.sock"
         self.environment = os.environ | {"REEF_SOCKET": str(self.socket)}
-        self._command = [sys.executable, "-m", "reefd.bench.daemon", spinning, ",".join(map(str, cpus))]
+        (folder / "reefd.yaml").write_text(f"spinning: {spinning}\n")
+        self._cpus = cpus
+        self._command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
         self._command += ["--instance", f"bench-{os.getpid()}", "--runtime-dir", str(folder), "--device", "cpu"]
         self._command += ["--manifest-dir", str(folder / "tasks.d"), "--strict", "--log-level", "warning"]
         for directory in resource_dirs:
@@ -53,7 +50,13 @@ class PrivateDaemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PrivateDaemon:
-        self._process = subprocess.Popen(self._command)
+        # A child inherits its parent's processors; the parent takes its own back at once.
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._cpus or own)
+        try:
+            self._process = subprocess.Popen(self._command)
+        finally:
+            os.sched_setaffinity(0, own)
         end = time.monotonic() + 60
         while not self.socket.exists():
             if self._process.poll() is not None:
