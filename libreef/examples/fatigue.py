@@ -126,7 +126,7 @@ def main() -> None:
                 perclos = sum(closed) / len(closed)
                 where = driver.face
                 line |= {
-                    "face": {"score": round(where.score, 4), "center": [round(where.x, 1), round(where.y, 1)]},
+                    "face": {"score": round(where.score, 4), "center": [round(where.x, 2), round(where.y, 2)]},
                     "ear": [round(ear, 3) for ear in driver.ear],
                     "perclos": round(perclos, 3),
                     "drowsy": perclos > PERCLOS_DROWSY,

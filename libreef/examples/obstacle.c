@@ -50,7 +50,7 @@ static void report(int64_t frame, int status, int64_t latency, const struct pers
     printf("{\"frame\": %lld, \"status\": %d, \"latency_ms\": %.3f, \"missed\": %s, \"people\": [", (long long)frame,
            status, (double)latency / 1e6, status != 0 || latency > DEADLINE ? "true" : "false");
     for (int i = 0; i < count; i++) {
-        printf("%s{\"score\": %.4f, \"center\": [%.1f, %.1f], \"size\": [%.1f, %.1f]}", i > 0 ? ", " : "",
+        printf("%s{\"score\": %.4f, \"center\": [%.2f, %.2f], \"size\": [%.2f, %.2f]}", i > 0 ? ", " : "",
                (double)people[i].score, (double)people[i].x * picture->width, (double)people[i].y * picture->height,
                (double)people[i].width * picture->width, (double)people[i].height * picture->height);
     }
