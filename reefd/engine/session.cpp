@@ -110,7 +110,7 @@ Session::~Session() { sigbus::release(guard_); }
 void Session::take_over() {
     sq_head = hot->sq_head;
     cq_tail = hot->cq_tail;
-    // The upper half is ours alone; it only has to leave room below for the completions that are not consumed.
+    // The upper half is ours alone; it leaves room below for every index that a slot may remember.
     cq_tail += uint64_t{1} << 32;
     stats = hot->stats;
     verdict = hot->verdict;
@@ -126,19 +126,18 @@ void Session::take_over() {
             continue;
         }
         if (is_final(slot.state)) {
-            // An index from long ago may have wrapped; all that matters is whether it is among the last `entries`.
+            // An index from long ago may have wrapped; the entry itself says whether it is the one that is missing.
             const auto distance = static_cast<uint32_t>(cq_tail) - slot.cq_index;
-            if (distance == 0) {
-                const reef_cqe& cqe = cq[slot.cq_index & (entries - 1)];
-                if (cqe.slot == request.slot && cqe.generation == slot.generation && cqe.crc == crc_before_tail(cqe)) {
-                    if (missing) {
-                        damaged(request.slot, "two completions for one index");
-                    }
-                    missing = &request;
+            const reef_cqe& cqe = cq[slot.cq_index & (entries - 1)];
+            if (distance != 0) {
+                request.cq_index = cq_tail - distance;
+            } else if (cqe.slot == request.slot && cqe.generation == slot.generation &&
+                       cqe.crc == crc_before_tail(cqe)) {
+                if (missing) {
+                    damaged(request.slot, "two completions for one index");
                 }
+                missing = &request;
                 request.cq_index = cq_tail;
-            } else {
-                request.cq_index = cq_tail - std::min(distance, entries + 1);
             }
             continue;
         }

@@ -71,14 +71,15 @@ def test_indices_wrap_around(engine):
     assert client.d_hot.verdict == 0
 
 
-def test_a_slot_that_rested_for_long_is_not_mistaken(engine):
+@pytest.mark.parametrize("back", [1 << 32, 1 << 31, (1 << 31) - 77, 12345])
+def test_a_slot_that_rested_for_long_is_not_mistaken(engine, back):
     """A slot's last completion lies billions of completions back: its index says nothing any more."""
     task = echo_task(engine)
     client = near_the_wrap(engine, task)
     engine.detach(session_id=99, code=0)
     wait_until(lambda: "detached" in [event.kind for event in engine.poll_events()])
     slot = client.slots[2]
-    slot.state, slot.generation, slot.cq_index = lib.REEF_SLOT_DONE, 41, (NEAR_WRAP + (1 << 31) + 77) & 0xFFFFFFFF
+    slot.state, slot.generation, slot.cq_index = lib.REEF_SLOT_DONE, 41, (NEAR_WRAP - back) & 0xFFFFFFFF
     client.regions.attach(engine, task, 99, epoch=3, adopt=True)
     client = Client(client.regions)
     assert client.submit(2) == 42
