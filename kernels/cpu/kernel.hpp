@@ -4,7 +4,8 @@
 // A kernel instance is one kernel with its shapes fixed. It is cut into blocks, the unit of work of one worker and the
 // unit of restoration: a block reads only what no block of the instance writes, writes only what no other block writes,
 // uses no atomics and waits for nobody. How an instance is cut never depends on the number of workers, and a block's
-// arithmetic never on the order of blocks, so outputs have the same bits however they were scheduled.
+// arithmetic never on the order of blocks, so outputs have the same bits however they were scheduled. Workers flush
+// subnormal numbers to zero: they would break every bound on processors that are slow with them.
 //
 // Each instance has two entry points made from one source: run (plain, for real-time work) and run_preemptible, which
 // calls Checkpoint::stale() at least every 20 us and returns false at once when it is set, leaving its outputs undefined.

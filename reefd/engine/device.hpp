@@ -11,6 +11,21 @@
 //
 // Retirement is the only proof that no block of a window runs any more. A window that was launched is retired exactly
 // once: after its last kernel, or after its epoch became stale and the last block in flight has left.
+//
+// What a backend must keep, and the engine may rely on:
+// - Windows of a queue run and retire in the order of their marks, which count by one. Two windows of one request may be
+//   in flight on one queue, with the same binding; a window begins at its `first` or, if that is further, at the first
+//   kernel that is not done, and skips the blocks of it that are.
+// - Epochs of a queue only move on. A window launched under another epoch than the queue's, or with nothing left to run,
+//   retires in its turn without running a block. Stale windows that nobody has begun retire by write_epoch itself: they
+//   never wait for a free compute unit, so real-time work on all of them does not hold up what the engine wants to reuse.
+// - A block that was taken finishes or is abandoned; it is never dropped. A finished one never runs again, because its
+//   bit is set before it counts, and it counts before its kernel can be done.
+// - kernels_done runs ahead of retirement: it says what to launch next, never what may be reused.
+// - While a real-time window is on the device, no compute unit begins a best-effort block, whatever its epoch: beginning
+//   one would delay the next real-time kernel by up to a block. (Padding will give it compute units of its own.)
+// - An instance that is abandoned again and again without a block of it finishing is shielded: blocks that have begun run
+//   to their end. A preemption then costs a block's time, and finishes one.
 #pragma once
 #include <cstddef>
 #include <cstdint>
