@@ -195,23 +195,22 @@ struct Body {
 };
 
 template <class T> bool choose(Function function, Params& p) {
-#define REEF_ROW(name)                                                                                                 \
-    case Function::name:                                                                                               \
-        p.row = row<Function::name, T>;                                                                                \
-        return true;
+    // clang-format off
+#define REEF_ROW(name) case Function::name: p.row = row<Function::name, T>; return true;
     switch (function) {
-        REEF_ROW(add)
-        REEF_ROW(sub) REEF_ROW(mul) REEF_ROW(div) REEF_ROW(pow) REEF_ROW(min) REEF_ROW(max) REEF_ROW(mod) REEF_ROW(fmod)
-            REEF_ROW(prelu) REEF_ROW(equal) REEF_ROW(less) REEF_ROW(less_equal) REEF_ROW(greater)
-                REEF_ROW(greater_equal) default : break;
+        REEF_ROW(add) REEF_ROW(sub) REEF_ROW(mul) REEF_ROW(div) REEF_ROW(pow) REEF_ROW(min) REEF_ROW(max)
+        REEF_ROW(mod) REEF_ROW(fmod) REEF_ROW(prelu)
+        REEF_ROW(equal) REEF_ROW(less) REEF_ROW(less_equal) REEF_ROW(greater) REEF_ROW(greater_equal)
+    default: break;
     }
     if constexpr (!is_float<T>)
         switch (function) {
-            REEF_ROW(bit_and)
-            REEF_ROW(bit_or) REEF_ROW(bit_xor) REEF_ROW(shift_left) REEF_ROW(shift_right) REEF_ROW(and_) REEF_ROW(or_)
-                REEF_ROW(xor_) default : break;
+            REEF_ROW(bit_and) REEF_ROW(bit_or) REEF_ROW(bit_xor) REEF_ROW(shift_left) REEF_ROW(shift_right)
+            REEF_ROW(and_) REEF_ROW(or_) REEF_ROW(xor_)
+        default: break;
         }
 #undef REEF_ROW
+    // clang-format on
     return false;
 }
 

@@ -25,6 +25,11 @@ def infer(
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     if proto.op_type in _LIKE_INPUT and inputs[0] is not None:
         return {proto.output[0]: Value(proto.output[0], inputs[0].dtype, inputs[0].shape)}
+    if proto.op_type == "Dropout" and inputs[0] is not None:  # before opset 12 nothing is said about the mask's shape
+        kinds = [inputs[0].dtype, inputs[0].dtype if opset < 10 else "bool"]
+        return {
+            name: Value(name, kind, inputs[0].shape) for name, kind in zip(proto.output, kinds, strict=False) if name
+        }
     try:
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
     except onnx.defs.SchemaError:

@@ -45,6 +45,7 @@ def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> G
 
 def from_model(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> Graph:
     """As load, for a model that is in memory. `path` names it in errors and is where its external data lies."""
+    _take_in(model, path)
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker raises several types, with the whole story in the text
@@ -52,6 +53,27 @@ def from_model(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return _Loader(model, path, shapes, supported).graph()
+
+
+def _take_in(model: ModelProto, path: Path) -> None:
+    """Puts external data into the model, so that what is checked is what is used."""
+    problems: list[Problem] = []
+    size = 0
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        try:
+            array = tensor_array(tensor, path.parent)
+        except ValueError as error:
+            problems.append(Problem(f"initializer {tensor.name!r}: {error}"))
+            continue
+        size += array.nbytes
+        if size > _MAX_FILE:
+            problems.append(Problem("more than 2 GiB of external data"))
+            break
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    if problems:
+        raise CompileError(str(path), problems)
 
 
 def _first_line(error: Exception) -> str:

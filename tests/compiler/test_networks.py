@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import check
+from oracle import check, compiled, run
 from PIL import Image
+
+from reefd import _engine
+from reefd.resource import Resource
+from reefd.resource.load import model_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 # Network: the crop it is given (left, top, right, bottom), the side of its input, and the range of its values.
@@ -33,3 +37,19 @@ def test_network(name: str) -> None:
     # Everything else has become part of a kernel, or of nothing at all.
     assert operators <= {"conv2d", "depthwise_conv2d", "pool2d", "resize2d", "transpose", "concat"}
     assert result.summary.arena_bytes <= 1.3 * result.summary.live_bytes
+
+
+@pytest.mark.parametrize("name", ["face_mesh", "iris"])
+def test_bits_do_not_depend_on_how_blocks_ran(name: str) -> None:
+    """Any number of workers, plain or preemptible, undisturbed or abandoned at random and resumed."""
+    result = compiled(onnx.load(ROOT / f"resource/onnx/{name}.onnx"))
+    wanted = run(result, {"image": picture(name)})
+    spec = model_spec(Resource(Path(), result.model, result.weights, ""))
+    for workers in range(1, 6):
+        device = _engine.CpuDevice(workers=workers)
+        model = device.load(spec)
+        for options in ({}, {"preemptible": True}, {"preemptible": True, "interrupts": 15, "seed": workers}):
+            outputs = {key: np.zeros_like(array) for key, array in wanted.items()}
+            device.run(model, [picture(name)], list(outputs.values()), **options)
+            for key, array in outputs.items():
+                assert array.tobytes() == wanted[key].tobytes(), (workers, options, key)

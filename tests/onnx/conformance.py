@@ -2,7 +2,8 @@
 """The onnx package's own tests of its operators, through the compiler and the CPU kernels.
 
 A test is static when every shape is known once the operands that decide shapes (SHAPE_OPERANDS) are constants. Prints
-what passed, what is unsupported (by operator), and what failed; exits 1 when anything failed.
+what passed, what is unsupported (by operator), and what failed; then compares the light_* networks, with random weights, with
+ONNX Runtime. Exits 1 when anything failed.
 
     python tests/onnx/conformance.py [--filter TEXT] [--verbose] [--json FILE]
 """
@@ -206,9 +207,21 @@ def main() -> int:
     arguments = parser.parse_args()
     report = collect(arguments.filter, arguments.isa, arguments.verbose)
     print(describe(report))
+    wrong = [] if arguments.filter else _networks()
     if arguments.json:
         arguments.json.write_text(json.dumps({"counts": report.counts, "unsupported": report.unsupported}, indent=1))
-    return 1 if report.failed else 0
+    return 1 if report.failed or wrong else 0
+
+
+def _networks() -> list[str]:
+    """The light_* networks that differ from ONNX Runtime by more than 1e-4 of the largest value."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "compiler"))
+    import light
+
+    differences = {name: light.compare(name) for name in light.NAMES}
+    for name, value in differences.items():
+        print(f"light_{name}: max|a-b| / max|b| = {value:.1e}")
+    return [name for name, value in differences.items() if not value <= 1e-4]
 
 
 if __name__ == "__main__":
