@@ -118,13 +118,21 @@ class Listener:
         # libreef sends its hello with the connection, so it is usually there already.
         if self._read(connection):
             return
-        if self._users[connection.peer.uid] >= _MAX_SILENT_OF_A_USER or len(self._silent) >= _MAX_SILENT:
-            self.refuse(connection, Refusal(errno.EAGAIN, "too many connections that say nothing: try again"))
-            return
+        self._make_room(connection.peer.uid)
         self._users[connection.peer.uid] += 1
         self._silent[connection] = None
         self._loop.watch(connection.socket, lambda: self._readable(connection))
         connection.timer = self._loop.after(_HELLO_SECONDS, lambda: self._timed_out(connection))
+
+    def _make_room(self, uid: int) -> None:
+        """The oldest connection goes, of this user or of the one with the most: who speaks soon is not disturbed."""
+        if self._users[uid] < _MAX_SILENT_OF_A_USER:
+            if len(self._silent) < _MAX_SILENT:
+                return
+            uid = max(self._users, key=lambda user: self._users[user])
+        oldest = next(connection for connection in self._silent if connection.peer.uid == uid)
+        self._silence_ends(oldest)
+        self.refuse(oldest, Refusal(errno.EAGAIN, "too many connections that say nothing"))
 
     def _readable(self, connection: Connection) -> None:
         self._read(connection)

@@ -106,9 +106,9 @@ class Sessions:
         session = Session(number, task, peer.uid, peer.pid, memory, connection)
         with contextlib.ExitStack() as undo:
             undo.callback(self._forget_files, session)
-            doorbell = _doorbell()
-            undo.callback(os.close, doorbell)
             try:
+                doorbell = _doorbell()
+                undo.callback(os.close, doorbell)
                 read_only = memory.open_read_only()
                 undo.callback(os.close, read_only)
                 self._write_record(session)
@@ -119,9 +119,7 @@ class Sessions:
             except EngineError as error:
                 raise Refusal(error.code, f"task {task.name}: {error}") from error
             except OSError as error:
-                raise Refusal(
-                    errno.EAGAIN, f"task {task.name}: {error.strerror}; the daemon's log says more"
-                ) from error
+                raise _no_resources(task.name, error) from error
             undo.pop_all()
         self._add(session)
         return session, read_only, doorbell
@@ -171,9 +169,7 @@ class Sessions:
         try:
             return regions.create(name, task.c_size, task.d_size)
         except (OSError, posix_ipc.Error) as error:
-            words = f"{task.c_size + task.d_size} bytes of shared memory cannot be had: {error}"
-            self._log.error("memory", words, task=task.name)
-            raise Refusal(errno.ENOMEM, f"task {task.name}: {words}") from error
+            raise _no_resources(f"{task.name}: {task.c_size + task.d_size} bytes of shared memory", error) from error
 
     def _add(self, session: Session) -> None:
         self._by_id[session.id] = session
@@ -291,6 +287,13 @@ class Sessions:
         if session.socket is not None:
             self._undertaker.close(session.socket)
             session.socket = None
+
+
+def _no_resources(what: str, error: Exception) -> Refusal:
+    code = getattr(error, "errno", None)
+    full = code in (errno.EMFILE, errno.ENFILE)
+    advice = "raise LimitNOFILE=" if full else "see `df /dev/shm` and the limits of the service"
+    return Refusal(errno.EMFILE if full else errno.ENOMEM, f"task {what}: {error}; {advice}")
 
 
 def _doorbell() -> int:
