@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps every slot of a session busy through libreef's C calls, and keeps account of each request.
+
+    load_client.py SOCKET TASK SEED        until its standard input is closed; then prints the account as JSON
+
+Every request carries other data. Its answer is compared, to the bit, with the one expected: for an echo the bytes that
+were sent, for a network what the same input gave before any daemon was killed.
+"""
+
+import json
+import random
+import sys
+import threading
+
+from libreef._reef import ffi, lib
+
+MINUTE_NS = 60 * 10**9
+VARIANTS = 5  # different inputs of a network
+
+
+class Session:
+    def __init__(self, socket: str, task: str, seed: int) -> None:
+        self.keep = [ffi.new("char[]", text.encode()) for text in (socket, task)]
+        params = ffi.new("struct reef_open_params *")
+        params.size = ffi.sizeof("struct reef_open_params")
+        params.socket, params.task, params.timeout_ns = *self.keep, MINUTE_NS
+        session = ffi.new("reef_session **")
+        self.check(lib.reef_open(params, session))
+        self.session = session[0]
+        self.echo = task.startswith("echo")
+        self.random = random.Random(seed)
+        self.completion = ffi.new("struct reef_completion *")
+        self.info = ffi.new("struct reef_tensor_info *")
+        self.check(lib.reef_input_info(self.session, 0, 0, self.info))
+        self.input_size = self.info.size
+        slots = lib.reef_header(self.session).slots
+        self.loans = [ffi.new("struct reef_loan *") for _ in range(slots)]
+        for loan in self.loans:
+            self.check(lib.reef_loan(self.session, 0, MINUTE_NS, loan))
+        self.by_slot = {loan.slot: loan for loan in self.loans}
+        self.outputs = self.output_sizes()
+        self.inputs = [self.network_input(variant) for variant in range(VARIANTS)]
+        self.expected: dict[int, bytes] = {}  # user_data -> answer, of the requests in flight
+        self.references: list[bytes] = []
+        self.account = {"submitted": 0, "completed": 0, "wrong": 0, "twice": 0, "failed": 0, "replayed": 0}
+
+    def check(self, code: int) -> None:
+        if code < 0:
+            raise SystemExit(f"libreef: {ffi.string(lib.reef_strerror(code)).decode()} ({code})")
+
+    def output_sizes(self) -> list[int]:
+        sizes = []
+        while lib.reef_output_info(self.session, 0, len(sizes), self.info) == 0:
+            sizes.append(self.info.size)
+        return sizes
+
+    def network_input(self, variant: int) -> bytes:
+        values = random.Random(variant)
+        floats = ffi.new("float[]", [values.uniform(-1, 1) for _ in range(self.input_size // 4)])
+        return bytes(ffi.buffer(floats))
+
+    def output(self, loan) -> bytes:
+        places = [lib.reef_output(self.session, loan, i) for i in range(len(self.outputs))]
+        return b"".join(bytes(ffi.buffer(place, size)) for place, size in zip(places, self.outputs, strict=True))
+
+    def fill(self, loan) -> bytes:
+        """Puts an input in place; returns the answer that it must give."""
+        variant = self.random.randrange(VARIANTS)
+        data = self.random.randbytes(self.input_size) if self.echo else self.inputs[variant]
+        ffi.memmove(lib.reef_input(self.session, loan, 0), data, len(data))
+        return data[:8] + data[-8:] if self.echo else self.references[variant]
+
+    def learn(self) -> None:
+        """What a network gives for each input, while nothing disturbs it."""
+        for data in self.inputs if not self.echo else ():
+            ffi.memmove(lib.reef_input(self.session, self.loans[0], 0), data, len(data))
+            self.check(lib.reef_infer(self.session, self.loans[0], ffi.NULL, MINUTE_NS, self.completion))
+            self.references.append(self.output(self.loans[0]))
+
+    def submit(self, loan) -> None:
+        number = self.account["submitted"] + 1
+        self.expected[number] = self.fill(loan)
+        options = ffi.new("struct reef_options *", {"user_data": number})
+        self.check(lib.reef_submit(self.session, loan, options))
+        self.account["submitted"] = number
+
+    def complete(self) -> object:
+        """Waits for one completion and accounts for it; the loan that is free again."""
+        self.check(lib.reef_wait(self.session, MINUTE_NS, self.completion))
+        done = self.completion
+        loan = self.by_slot[done.slot]
+        wanted = self.expected.pop(done.user_data, None)
+        self.account["completed"] += 1
+        self.account["replayed"] += bool(done.flags & 2)  # REEF_CQE_REPLAYED
+        self.account["twice"] += wanted is None or done.generation != loan.generation
+        self.account["failed"] += done.status != 0
+        self.account["wrong"] += wanted is not None and done.status == 0 and self.output(loan) != wanted
+        lib.reef_seen(self.session)
+        return loan
+
+
+def main() -> None:
+    session = Session(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    session.learn()
+    print("ready", flush=True)
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    for loan in session.loans:
+        session.submit(loan)
+    while not over.is_set():
+        session.submit(session.complete())
+    while session.expected:
+        session.complete()
+    # Whatever else were to come would be a second completion of something.
+    session.account["twice"] += lib.reef_wait(session.session, 10**8, session.completion) == 0
+    print(json.dumps(session.account))
+    lib.reef_close(session.session)
+
+
+main()
