@@ -5,7 +5,7 @@
 // several tensors of several types and ranks), checks every submission as strictly as a daemon would, and misbehaves on
 // request: late, dying after accepting, another ABI, damaged headers and completions. Its regions are files in --dir, so
 // that a second peer started there takes the sessions of the first one over. SIGUSR1 completes what --hold kept,
-// SIGTERM stops in an orderly way, SIGKILL is a crash.
+// SIGUSR2 hangs up on every client but keeps the sessions, SIGTERM stops in an orderly way, SIGKILL is a crash.
 #define _GNU_SOURCE
 #include "peer_region.h"
 
@@ -15,11 +15,13 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-static volatile sig_atomic_t let_go, stop;
+static volatile sig_atomic_t let_go, stop, hang_up;
 
 static void on_signal(int number) {
     if (number == SIGUSR1)
         let_go = 1;
+    else if (number == SIGUSR2)
+        hang_up = 1;
     else
         stop = 1;
 }
@@ -104,9 +106,12 @@ static void cancel(struct session *s, const struct reef_sqe *sqe) {
         verdict = -ENOENT;
     else if (slot->state == REEF_SLOT_ACCEPTED)
         verdict = 0;
+    // Either order is allowed: the verdict may become visible before or after the completion.
+    if (verdict == 0 && sqe->generation % 2)
+        complete(s, sqe->slot, -ECANCELED, 0);
     // SYNC POINT cancel-verdict
     store(&slot->cancel_verdict, (uint64_t)(uint32_t)verdict << 32 | (uint32_t)sqe->sequence);
-    if (verdict == 0)
+    if (verdict == 0 && sqe->generation % 2 == 0)
         complete(s, sqe->slot, -ECANCELED, 0);
 }
 
@@ -352,12 +357,18 @@ static void drop(struct session *s) {
 // ---------------------------------------------------------------- the loop
 
 static bool turn(void) {
-    bool busy = false, finish = let_go;
+    bool busy = false, finish = let_go, leave = hang_up;
+    if (leave)
+        hang_up = 0;
     if (finish)
         let_go = 0;  // before the work: a signal during it must not be lost
     for (struct session *s = sessions; s < sessions + MAX_SESSIONS; s++) {
         if (!s->open)
             continue;
+        if (leave && s->socket >= 0) {
+            close(s->socket);
+            s->socket = -1;
+        }
         while (take(s))
             busy = true;
         uint32_t announced = load(&s->c_hot->announce);
@@ -476,11 +487,13 @@ int main(int argc, char **argv) {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGUSR1);
+    sigaddset(&signals, SIGUSR2);
     sigaddset(&signals, SIGTERM);
     if (!option.spin)
         sigprocmask(SIG_BLOCK, &signals, NULL);  // delivered inside ppoll, so that none is lost
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR2, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 
     epoch = now_ns();

@@ -166,6 +166,7 @@ static void damage(struct session *s, const char *how) {
     CASE("tensor-dtype") s->tensor[3].dtype = 8;
     CASE("tensor-dtype-huge") s->tensor[3].dtype = 0xffffffffu;
     CASE("tensor-rank") s->tensor[3].rank = 9;
+    CASE("tensor-rank-huge") s->tensor[3].rank = 0xffffffffu;
     CASE("tensor-shape") s->tensor[3].shape[0] = 6;
     CASE("tensor-shape-wrap") s->tensor[2].shape[0] = 1ull << 62;
     CASE("tensor-offset") s->tensor[3].offset = s->header->c_inputs_stride;

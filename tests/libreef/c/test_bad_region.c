@@ -67,6 +67,7 @@ int main(void) {
                                       "tensor-dtype",
                                       "tensor-dtype-huge",
                                       "tensor-rank",
+                                      "tensor-rank-huge",
                                       "tensor-shape",
                                       "tensor-shape-wrap",
                                       "tensor-offset",

@@ -45,6 +45,20 @@ int main(void) {
         CHECK(until_completion(session, &done) < 5);
         CHECK(echoed(session, &loan, round));
     }
+    /* A daemon that lives and hangs up: found out and reclaimed, without spinning on the dead socket. */
+    for (uint32_t round = 0; round < 3; round++) {
+        EQUAL(reef_arm(session), 0);
+        peer_signal(SIGUSR2);
+        EQUAL(epoll_wait(loop, &event, 1, 20000), 1);
+        EQUAL(reef_arm(session), 0);
+        fill(session, &loan, round);
+        EQUAL(reef_submit(session, &loan, NULL), 0);
+        EQUAL(reef_arm(session), 0);
+        nap(20 * MS);
+        peer_signal(SIGUSR1);
+        CHECK(until_completion(session, &done) < 20);
+        CHECK(echoed(session, &loan, round));
+    }
     for (uint32_t round = 0; round < 3; round++) {
         fill(session, &loan, round);
         EQUAL(reef_submit(session, &loan, NULL), 0);
