@@ -103,9 +103,7 @@ struct resizer *resizer_new(int width, int height, int size) {
 }
 
 /* Image libraries deliver whole numbers between the passes too; bicubic overshoots at edges. */
-static uint8_t whole(float value) {
-    return (uint8_t)(fminf(fmaxf(value, 0), 255) + 0.5f);
-}
+static uint8_t whole(float value) { return (uint8_t)(fminf(fmaxf(value, 0), 255) + 0.5f); }
 
 void resizer_run(const struct resizer *resizer, const struct picture *picture, float *planes) {
     const int size = resizer->size, row = size * 3;
