@@ -18,6 +18,8 @@ from reefd import yamlfile
 from reefd.yamlfile import Bytes, Document, FileError, Nanoseconds, Problem
 
 MAX_MODELS = 64  # REEF_MAX_MODELS
+# Keys that are part of the format and that nothing acts upon yet: who gives one is told so.
+RESERVED = ("bounds", "preempt_bound", "enforce", "shm")
 
 # A task's name is part of the names of its shared-memory objects, where dots separate the parts.
 TaskName = Annotated[
@@ -150,6 +152,10 @@ def _check_together(document: Document, root: yamlfile.Node) -> None:
 def _warnings(document: Document, manifest: Manifest) -> list[Problem]:
     """What may be meant, but deserves a look. Users are looked up when they connect, so they may be created later."""
     warnings = Document(document.file)
+    for key in RESERVED:
+        node = document.root.get(key) if document.root else None
+        if node is not None:
+            warnings.problem(node, f"{key}: checked, but not in effect in this version")
     allow = document.root.get("allow") if document.root else None
     for key, exists in (("users", _user_exists), ("groups", _group_exists)):
         node = allow.get(key) if allow else None

@@ -65,6 +65,9 @@ class Tasks:
         return task
 
     def _add(self, path: Path, manifest: Manifest) -> Task:
+        here = self._engine.device["name"]
+        if manifest.device not in ("auto", here):
+            raise LoadError(f"device {manifest.device} is not what this daemon runs on ({here}): correct device:")
         models, signature = self._store.load(manifest)
         number = self._engine.add_task(
             TaskSpec(

@@ -77,6 +77,12 @@ def test_memory_is_a_limit(start):
     assert daemon.ended() == 1 and "memory:" in daemon.log()
 
 
+def test_a_task_for_another_device_is_refused(start):
+    daemon = start({"echo.yaml": ECHO, "gpu.yaml": ECHO.replace("task: echo", "task: gpu") + "device: cuda\n"})
+    assert "device cuda is not what this daemon runs on (cpu)" in daemon.log()
+    served(daemon)
+
+
 def test_all_reasons_are_logged_for_a_bad_configuration(start, directory):
     file = directory / "reefd.yaml"
     file.write_text("workers: many\nolicy: reef\n")

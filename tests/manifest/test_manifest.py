@@ -183,6 +183,11 @@ def test_a_user_who_does_not_exist_yet_is_a_warning():
     assert [str(w)[:6] for w in warnings] == ["f:8:17"] and "nobody-of-that-name" in str(warnings[0])
 
 
+def test_keys_that_do_nothing_yet_are_said_to():
+    _, warnings = manifest.parse(with_line("shm: sealed").encode(), "f")
+    assert [str(w)[:6] for w in warnings] == ["f:9:6:"] and "not in effect" in str(warnings[0])
+
+
 def test_missing_keys_are_named():
     found = problems("version: 1\n")
     assert [words for words in ("class", "model", "task") if not any(f"{words} is missing" in p for p in found)] == []
