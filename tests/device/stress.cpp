@@ -17,6 +17,7 @@ int main(int count, char** words) {
         {"gate", gate},
         {"real_time_first", real_time_first},
         {"stale_behind_real_time", stale_behind_real_time},
+        {"plain_window", plain_window},
         {"side_by_side", side_by_side},
         {"uncovered", uncovered},
         {"wakes_for_kernels", wakes_for_kernels},

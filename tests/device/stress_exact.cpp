@@ -271,7 +271,7 @@ void gate(const Arguments& arguments) {
             }
         });
     }
-    for (uint32_t mark = 1; mark <= 100 * arguments.rounds; mark++) {
+    for (uint32_t mark = 1; mark <= 20 * arguments.rounds; mark++) {
         field = mark;
         window.open(mark, 0);
         launched = mark;

@@ -91,6 +91,28 @@ void stale_behind_real_time(const Arguments& arguments) {
     }
 }
 
+// Plain windows on a best-effort queue run to their end, whatever epochs are written.
+void plain_window(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    Chain chain = probe_chain(device, 0, 4, 8, {.held = true});
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        // Two windows of one request: one that runs and one behind it, when the epochs are written.
+        Once request(device, chain);
+        clear_records();
+        released = false;
+        uint32_t mark = device.retired(1);
+        for (uint32_t first : {0u, 2u})
+            device.launch(1, {request.context.get(), request.slot.binding(), first, first + 2, round, false, ++mark});
+        wait_inside(1);
+        device.write_epoch(1, round + 1);
+        released = true;
+        wait_for(device, 1, mark);
+        CHECK(device.kernels_done(*request.context) == 4);
+        check_exactly_once(4, 8);
+        check_output(chain, request.slot);
+    }
+}
+
 // A worker that finds no block left in one best-effort queue takes those of another.
 void side_by_side(const Arguments& arguments) {
     CpuDevice device(options(arguments.workers));

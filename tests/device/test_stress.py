@@ -31,6 +31,7 @@ SCENARIOS = {
     "gate": (100, 20),
     "real_time_first": (100, 20),
     "stale_behind_real_time": (100, 20),
+    "plain_window": (50, 10),
     "side_by_side": (100, 20),
     "uncovered": (100, 20),
     "wakes_for_kernels": (50, 10),
