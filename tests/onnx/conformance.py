@@ -2,8 +2,8 @@
 """The onnx package's own tests of its operators, through the compiler and the CPU kernels.
 
 A test is static when every shape is known once the operands that decide shapes (SHAPE_OPERANDS) are constants. Prints
-what passed, what is unsupported (by operator), and what failed; then compares the light_* networks, with random weights, with
-ONNX Runtime. Exits 1 when anything failed.
+what passed, what is unsupported (by operator), and what failed; then compares the light_* networks, with random
+weights, with ONNX Runtime. Exits 1 when anything failed.
 
     python tests/onnx/conformance.py [--filter TEXT] [--verbose] [--json FILE]
 """
