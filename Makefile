@@ -16,13 +16,14 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx lint format werror install clean
+.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 lint format werror install clean
 
 help:
 	@echo 'make demo        two perception programs share one daemon; results in build/demo'
 	@echo 'make test        the test suite'
 	@echo 'make test-model  the protocols of the rings, of adoption and of preemption, model-checked with SPIN'
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
+	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
 	@echo 'make c           libreef.so and the C examples, in build/c'
@@ -58,6 +59,9 @@ test-model: setup
 
 test-onnx: setup
 	$(BIN)/python tests/onnx/conformance.py
+
+test-gfx906: setup
+	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu
 
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

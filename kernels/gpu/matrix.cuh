@@ -87,8 +87,9 @@ template <class K> struct ScalarProduct {
     }
 
     REEF_MEMBER void add(const Chunk* left, const Chunk* right) {
-#pragma unroll
-        for (int step = 0; step < G::columns / K::SLICES; step++) {
+        constexpr int steps = G::columns / K::SLICES;
+#pragma unroll(steps < REEF_MOST_STEPS ? steps : REEF_MOST_STEPS)
+        for (int step = 0; step < steps; step++) {
             int column = step * K::SLICES + slice;
             Chunk a[K::TM], b[K::TN];
 #pragma unroll

@@ -6,6 +6,7 @@
 #define REEF_MEMBER __device__ __forceinline__
 #define REEF_TENSOR_CORES 1
 #define REEF_ASYNC_COPIES 1
+#define REEF_MOST_STEPS 64
 
 REEF_DEVICE int thread_index() { return threadIdx.x; }
 REEF_DEVICE int block_index() { return blockIdx.x; }

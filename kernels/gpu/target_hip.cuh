@@ -7,6 +7,7 @@
 #define REEF_MEMBER inline __attribute__((device, always_inline))
 #define REEF_TENSOR_CORES 0
 #define REEF_ASYNC_COPIES 0
+#define REEF_MOST_STEPS 2  // of a k-tile unrolled: the compiler loads all of them first, and runs out of registers
 
 REEF_DEVICE int thread_index() { return __builtin_amdgcn_workitem_id_x(); }
 REEF_DEVICE int block_index() { return __builtin_amdgcn_workgroup_id_x(); }

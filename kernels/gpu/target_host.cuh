@@ -9,6 +9,7 @@
 #define REEF_MEMBER inline
 #define REEF_TENSOR_CORES 1
 #define REEF_ASYNC_COPIES 1
+#define REEF_MOST_STEPS 1
 
 REEF_DEVICE int thread_index() { return reef_host::current->index; }
 REEF_DEVICE int block_index() { return reef_host::current->block->index; }

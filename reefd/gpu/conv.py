@@ -59,6 +59,13 @@ class ConvShape(NamedTuple):
         return self.n * self.out_hw[0] * self.out_hw[1]
 
     @property
+    def whole_chunks(self) -> bool:
+        """Whether outputs, and what is added to them, are read and written 16 bytes at a time."""
+        chunk = 16 // _BYTES[self.y_dtype or self.dtype]
+        counts = (self.o, self.y_pitch, self.residual, self.residual_pitch)
+        return not self.y_nchw and all(count % chunk == 0 for count in counts)
+
+    @property
     def macs(self) -> int:
         return self.pixels * self.o * self.groups * self.depth
 
@@ -83,6 +90,11 @@ class Tile(NamedTuple):
             return 32 * self.down * self.across * self.slices
         return (self.bm // self.down) * (self.bn // self.across) * self.slices
 
+    def shared(self, chunk: int) -> int:
+        """Bytes of shared memory, for `chunk` elements in 16 bytes: the pipeline, and later the sums in its place."""
+        pipeline = self.stages * (self.bm + self.bn) * (self.bk // chunk) * 16
+        return 128 + max(pipeline, self.slices * self.bm * (self.bn + 8) * 4)
+
 
 def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     """The instances that compute `shape` with `tile`: one, or two when k is cut into parts through a workspace.
@@ -92,13 +104,12 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     """
     oh, ow = shape.out_hw
     x_dtype, y_dtype = shape.x_dtype or shape.dtype, shape.y_dtype or shape.dtype
-    chunk, y_chunk = 16 // _BYTES[shape.dtype], 16 // _BYTES[y_dtype]
+    chunk = 16 // _BYTES[shape.dtype]
     channels = shape.o * shape.groups
     x_pitch, y_pitch = shape.x_pitch or shape.c * shape.groups, shape.y_pitch or channels
     residual_pitch = shape.residual_pitch or shape.residual
     gather = bool(shape.x_nchw or x_dtype != shape.dtype or shape.c % chunk or x_pitch % chunk)
-    y_wide = not shape.y_nchw and shape.o % y_chunk == 0 and y_pitch % y_chunk == 0
-    y_wide = y_wide and residual_pitch % y_chunk == 0 and shape.residual % y_chunk == 0
+    y_wide = shape.whole_chunks
     if tile.cluster > 1 and not y_wide:
         raise ValueError("a cluster needs whole chunks of outputs")
     if tile.cluster > 1 and tile.parts > 1:
@@ -156,15 +167,13 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         ("WM" if tile.tensor_cores else "TM"): tile.down,
         ("WN" if tile.tensor_cores else "TN"): tile.across,
     }
-    pipeline = tile.stages * (tile.bm + tile.bn) * (tile.bk // chunk) * 16
-    sums = tile.slices * tile.bm * (tile.bn + 8) * 4
-    shared = 128 + max(pipeline, sums)
+    shared = tile.shared(chunk)
     blocks = shape.groups * row_tiles * column_tiles * tile.parts * tile.cluster
     kernels = [
         Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))
     ]
     if tile.parts > 1:
-        items = shape.pixels * channels // (y_chunk if y_wide else 1)
+        items = shape.pixels * channels // (16 // _BYTES[y_dtype] if y_wide else 1)
         kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))
     return kernels
 

@@ -3,6 +3,7 @@
 
 from .conv import _BYTES, ConvShape, Tile
 from .instance import ceil_div
+from .target import Target
 
 # bm, bn, warps down, warps across, slices
 _TENSOR_CORE_FORMS = (
@@ -64,42 +65,47 @@ _SCALAR_FORMS = (
     (256, 64, 8, 8, 1),
     (128, 128, 16, 8, 1),
 )
+_HELD_LIMIT = 80  # of 128 vector registers
 
 
-def candidate_tiles(
-    shape: ConvShape, *, tensor_cores: bool, units: int, clusters: bool, shared_limit: int = 160 << 10
-) -> list[Tile]:
-    """Tiles worth measuring on a device with this many compute units, those that fill it about once first."""
+def candidate_tiles(shape: ConvShape, target: Target) -> list[Tile]:
+    """Tiles worth measuring on a device of this kind, the most promising by a rough estimate first."""
     chunk = 16 // _BYTES[shape.dtype]
+    tensor_cores = target.tensor_cores and shape.dtype == "float16"
+    asynchronous = not target.name.startswith("gfx")
     found: dict[Tile, float] = {}
-    wide = not shape.y_nchw and shape.o % (16 // _BYTES[shape.y_dtype or shape.dtype]) == 0
+    wide = shape.whole_chunks
     for bm, bn, down, across, slices in _TENSOR_CORE_FORMS if tensor_cores else _SCALAR_FORMS:
-        for bk in (64, 128, 32) if tensor_cores else (32, 16, 64):
+        if not tensor_cores and down * across > target.scalar_sums:
+            continue
+        for bk in (64, 128, 32) if tensor_cores else (8 * chunk, 4 * chunk, 16 * chunk):
             steps = bk // 16 if tensor_cores else bk // chunk
             k_tiles = ceil_div(shape.depth, bk)
-            if steps % slices or bk > max(32, shape.depth) or (bn > 32 and bn >= 2 * shape.o):
+            too_deep = bk > max(8 * chunk, shape.depth)
+            if steps % slices or too_deep or (bn > 32 and bn >= 2 * shape.o):
                 continue
             tiles = shape.groups * ceil_div(shape.pixels, bm) * ceil_div(shape.o, bn)
-            for share in (1, 2, 4, 8) if clusters and wide else (1,):
+            for share in (1, 2, 4, 8):
                 blocks = tiles * share
-                if (
-                    share > k_tiles
-                    or (share > 1 and blocks > 4 * units)
-                    or (bm * bn // (8 if tensor_cores else 4)) % share
-                ):
+                if share > k_tiles or (share > 1 and blocks > 4 * target.units):
                     continue
-                for stages in (2, 3, 4, 6):
-                    each = ceil_div(k_tiles, share)
-                    if stages > 2 and stages > each + 1:
+                by_cluster = target.clusters and wide and (bm * bn // (8 if tensor_cores else 4)) % share == 0
+                if share > 1 and not by_cluster and target.clusters:
+                    continue
+                for stages in (2, 3, 4, 6) if asynchronous else (2,):
+                    if stages > 2 and stages > ceil_div(k_tiles, share) + 1:
                         continue
-                    tile = Tile(bm, bn, bk, down, across, slices, stages, share, 1, tensor_cores)
-                    if (
-                        stages * (bm + bn) * (bk // chunk) * 16 > shared_limit
-                        or tile.threads > 512
-                        or (tile.threads < 64 and not tensor_cores)
-                    ):
+                    cluster, parts = (share, 1) if by_cluster else (1, share)
+                    tile = Tile(bm, bn, bk, down, across, slices, stages, cluster, parts, tensor_cores)
+                    if tile.shared(chunk) > target.shared_limit or not 32 <= tile.threads <= 512:
                         continue
-                    found[tile] = _estimate(shape, tile, blocks, units)
+                    if not tensor_cores and tile.threads < 64:
+                        continue
+                    # Without asynchronous copies a k-tile waits in registers, beside the sums and a step's operands.
+                    held = ceil_div((bm + bn) * (bk // chunk), tile.threads) * 4
+                    if not asynchronous and held + down * across + 4 * (down + across) > _HELD_LIMIT:
+                        continue
+                    found[tile] = _estimate(shape, tile, blocks, target.units)
     return sorted(found, key=lambda t: found[t])
 
 
@@ -128,10 +134,12 @@ def _estimate(shape: ConvShape, tile: Tile, blocks: int, units: int) -> float:
         * (1.0 if tile.bm * tile.bn >= 4096 else 0.6)
     )
     work = tile.bm * tile.bn * ceil_div(shape.depth, tile.cluster * tile.parts)
-    bytes_read = (tile.bm + tile.bn) * ceil_div(shape.depth, tile.cluster) * _BYTES[shape.dtype]
+    bytes_read = (tile.bm + tile.bn) * ceil_div(shape.depth, tile.cluster * tile.parts) * _BYTES[shape.dtype]
     resident = max(1, min(4, (200 << 10) // max(1, tile.stages * (tile.bm + tile.bn) * tile.bk * _BYTES[shape.dtype])))
     waves = ceil_div(blocks, units)
-    latency = 1500 + ceil_div(ceil_div(shape.depth, tile.bk), tile.cluster) * (700.0 / tile.stages + 60)
+    latency = 1500 + ceil_div(ceil_div(shape.depth, tile.bk), tile.cluster * tile.parts) * (700.0 / tile.stages + 60)
     return (
-        latency * ceil_div(waves, resident) + waves * (work / rate + bytes_read / 40) + (600 if tile.cluster > 1 else 0)
+        latency * ceil_div(waves, resident)
+        + waves * (work / rate + bytes_read / 40)
+        + (600 if tile.cluster > 1 else 3000 if tile.parts > 1 else 0)
     )

@@ -10,6 +10,7 @@ from ..compile import compile_source
 from ..conv import _BYTES, ConvShape, Tile, conv_kernels
 from ..instance import Kernel
 from ..source import kernel_source
+from ..target import TARGETS
 from ..tiles import candidate_tiles, neighbours, spread_out
 from .driver import Device, DriverError
 from .network import Launch, Network
@@ -81,7 +82,7 @@ def tune_shapes(
     """The best tile of each shape measured alone, and for each the best few in order."""
     tensor_cores = network.dtype == "float16"
     shapes = list(network.conv_shapes())
-    every = {s: candidate_tiles(s, tensor_cores=tensor_cores, units=132, clusters=True) for s in shapes}
+    every = {s: candidate_tiles(s, TARGETS[_TARGET]) for s in shapes}
     earlier = _known_tiles(known)
     cores = {s: _core(s) for s in shapes}  # shapes that differ in their epilogue only share a measurement
     leaders = {core: next(s for s in shapes if cores[s] == core) for core in cores.values()}
