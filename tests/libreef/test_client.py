@@ -507,6 +507,7 @@ def test_fork(peer: Peer) -> None:
 INTERRUPTED = """
 import os, signal, sys, threading
 import libreef
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell leaves it ignored
 client = libreef.Client("test", socket=sys.argv[1])
 loan = client.loan()
 threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.skipif(
 def check(model: Path, work: Path, *definitions: str) -> tuple[bool, str]:
     """Explores every state of `model`. True when nothing can go wrong; the verifier's words in both cases."""
     subprocess.run(["spin", *definitions, "-a", str(model)], cwd=work, check=True, capture_output=True)
-    subprocess.run(
-        ["gcc", "-w", "-O2", "-DSAFETY", "-DMEMLIM=4096", "-o", "pan", "pan.c"], cwd=work, check=True
-    )
+    subprocess.run(["gcc", "-w", "-O2", "-DSAFETY", "-DMEMLIM=4096", "-o", "pan", "pan.c"], cwd=work, check=True)
     run = subprocess.run(["./pan", "-m1000000"], cwd=work, capture_output=True, text=True, check=False)
     found = re.search(r"errors: (\d+)", run.stdout)
     assert found, run.stdout
