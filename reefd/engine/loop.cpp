@@ -125,7 +125,7 @@ void Loop::end() {
 // ---------------------------------------------------------------- a turn
 
 bool Loop::turn() {
-    const uint64_t now_ns = device_.now_ns();
+    uint64_t now_ns = device_.now_ns();  // only ever moves forward: the scheduler gives out the time between two calls
     sync::add_relaxed<uint64_t>(counters_.turns, 1);
     if (reef_thread_allocations) {
         sync::store_relaxed(counters_.allocations, reef_thread_allocations() - allocations_before_);
@@ -133,6 +133,7 @@ bool Loop::turn() {
     bool busy = take_commands(now_ns);
     if (now_ns - last_wait_ns_ >= kLookNs) {
         wait(0);
+        now_ns = last_wait_ns_;
     }
     if (sigbus::faults() != faults_seen_) {
         look_for_faults(now_ns);
@@ -144,7 +145,10 @@ bool Loop::turn() {
             scheduler_.dispatch(now_ns);
             busy = true;
         }
-        busy |= scheduler_.in_flight() && scheduler_.progress(device_.now_ns());
+        if (scheduler_.in_flight()) {
+            now_ns = device_.now_ns();
+            busy |= scheduler_.progress(now_ns);
+        }
         busy |= serve_best_effort(now_ns);
         busy |= serve_timed(now_ns);
         scheduler_.dispatch(now_ns);
