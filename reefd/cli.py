@@ -18,6 +18,7 @@ VERBS = {
     "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
     "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
+    "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
     "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside."),
 }
 

@@ -159,8 +159,11 @@ void row(const void* a_, size_t step_a, const void* b_, size_t step_b, void* y_,
     using R = decltype(compute<kFunction, T>(T{}, T{}));
     const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_);
     R* y = static_cast<R*>(y_);
-    // Three loops that vectorise instead of one that does not.
-    if (step_a && step_b) {
+    if constexpr (!__is_same(T, float)) {
+        // The types that networks seldom compute with: one plain loop each, or the file would take minutes to compile.
+        for (size_t i = 0; i < count; i++)
+            y[i] = compute<kFunction, T>(a[i * step_a], b[i * step_b]);
+    } else if (step_a && step_b) {
         for (size_t i = 0; i < count; i++)
             y[i] = compute<kFunction, T>(a[i], b[i]);
     } else if (step_a) {

@@ -4,6 +4,7 @@
     load.py      1  the file, constants folded, every shape known
     lower.py     2  ONNX operators become kernels (operators.py is the table, lowering/ the functions)
     simplify.py  3  the same with fewer kernels
+    patterns.py     functions that were written as several nodes, found again
     fuse.py      4  additions and activations move into the kernel before them
     layout.py    5  channels last inside; transposes only where they are needed
     memory.py    6  where each tensor lies

@@ -20,10 +20,11 @@ from reefd.compiler.load import load
 from reefd.compiler.lower import lower
 from reefd.compiler.memory import Plan, plan
 from reefd.compiler.operators import supported
+from reefd.compiler.patterns import find_patterns
 from reefd.compiler.simplify import simplify
 from reefd.resource.schema import ModelFile, Source
 
-STAGES = ("load", "lower", "simplify", "fuse", "layout", "memory", "emit", "write")
+STAGES = ("load", "lower", "simplify", "patterns", "fuse", "layout", "memory", "emit", "write")
 COMPILER = "reefd compiler 1"  # changes whenever the same model would become another resource
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -84,6 +85,7 @@ def _compile(
     nodes = len(graph.nodes)
     lowered, seconds["lower"] = _timed("lower", progress, lambda: lower(graph, path))
     _, seconds["simplify"] = _timed("simplify", progress, lambda: simplify(lowered))
+    _, seconds["patterns"] = _timed("patterns", progress, lambda: find_patterns(lowered))
     _, seconds["fuse"] = _timed("fuse", progress, lambda: fuse(lowered))
     laid, seconds["layout"] = _timed("layout", progress, lambda: lay_out(lowered))
     planned: Plan

@@ -25,7 +25,7 @@ def fuse(graph: Graph) -> None:
             while _extend(graph, node, consumers, producers, places, absorbed):
                 pass
     for node in graph.nodes:
-        if node.op == "binary" and node not in absorbed:
+        if node.op in ("binary", "affine") and node not in absorbed:
             _extend(graph, node, consumers, producers, places, absorbed)
     kept = [node for node in graph.nodes if node not in absorbed]
     graph.nodes = sorted(kept, key=lambda node: places[node])

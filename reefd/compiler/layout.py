@@ -111,6 +111,9 @@ class _Layout:
     def _channels_last(self, node: Node) -> None:
         """Feature maps turn, weights and vectors stay as kernels/README.md describes them."""
         attributes = {key: value for key, value in node.attributes.items() if key != "axis"}
+        rank = node.output.rank
+        # A vector along the last logical axis wants that one last.
+        form = row_major(rank) if node.attributes.get("axis", 1) == rank - 1 else channels_last(rank)
         inputs: list[Value | None] = []
         for place, value in enumerate(node.reads()):
             feature_map = place == 0 or (value.rank == node.output.rank and value.data is None)
@@ -118,8 +121,8 @@ class _Layout:
                 attributes["input_layout"] = "nchw"
                 inputs.append(self.get(value, row_major(value.rank)))
             else:
-                inputs.append(self.get(value, (channels_last if feature_map else row_major)(value.rank)))
-        output = self._define(node.output, channels_last(node.output.rank))
+                inputs.append(self.get(value, form if feature_map else row_major(value.rank)))
+        output = self._define(node.output, form)
         self.nodes.append(Node(node.op, node.name, inputs, [output], attributes))
 
     def _reads_planar(self, node: Node, value: Value) -> bool:

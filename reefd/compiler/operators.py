@@ -159,6 +159,7 @@ KERNELS: dict[str, KernelInfo] = {
     "depthwise_conv2d": KernelInfo("channels_last"),
     "pool2d": KernelInfo("channels_last"),
     "resize2d": KernelInfo("channels_last"),
+    "affine": KernelInfo("channels_last"),
     "conv_nd": KernelInfo(),
     "pool_nd": KernelInfo(),
     "matmul": KernelInfo(),
