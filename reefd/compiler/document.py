@@ -21,10 +21,10 @@ Attention, SoftmaxCrossEntropyLoss or CenterCropPad. Operands that decide a shap
 
 
 def document() -> str:
-    rows = [
-        f"| {name} | {' '.join(sorted(operator.attributes - {'consumed_inputs'})) or '-'} | {_TYPES[operator.dtypes]} |\n"
-        for name, operator in sorted(OPERATORS.items())
-    ]
+    rows = []
+    for name, operator in sorted(OPERATORS.items()):
+        attributes = " ".join(sorted(operator.attributes - {"consumed_inputs"})) or "-"
+        rows.append(f"| {name} | {attributes} | {_TYPES[operator.dtypes]} |\n")
     return _HEAD + "".join(rows)
 
 

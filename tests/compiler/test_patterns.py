@@ -51,7 +51,7 @@ def test_scale_and_offset_of_channels() -> None:
         helper.make_node("Relu", ["q"], ["y"]),
     ]
     channels = {"a": noise(6, 1, 1, seed=1), "b": noise(6, 1, 1, seed=2)}
-    assert ops(nodes, channels, (2, 6, 5, 7))[-1] == "relu"
+    assert ops(nodes, channels, (2, 6, 5, 7)) == ["transpose", "relu", "transpose"]
     nodes[2] = helper.make_node("Sin", ["q"], ["y"])
     assert "affine" in ops(nodes, channels, (2, 6, 5, 7))
     nodes[2] = helper.make_node("Relu", ["q"], ["y"])
