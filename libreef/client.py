@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[tuple[int, int], Future[Any]] = {}
         self._landed: list[tuple[Completion, Future[Any] | None]] = []
-        self._abandoned: list[Any] = []
+        self._abandoned: deque[Any] = deque()
         self._iterators: list[Completions] = []
         self._failed: ReefError | None = None
         self._arrays: dict[tuple[int, int], tuple[list[Array], list[Array]]] = {}
@@ -206,14 +207,16 @@ class Client:
             future = self._pending.pop((raw.slot, raw.generation), None)
             completion = completion_of(raw, future._loan if future is not None else None)
             if future is not None:
+                future._loan._raw[0] = raw[0]
                 future._land(completion)
             self._landed.append((completion, future))
 
     def _sweep(self) -> None:
         """Releases what was dropped or abandoned and is not in flight any more."""
-        if self._abandoned and self._session != NULL:
-            left, self._abandoned = self._abandoned, []
-            self._abandoned += [raw for raw in left if lib.reef_release(self._session, raw) == -errno.EBUSY]
+        for _ in range(len(self._abandoned)):
+            raw = self._abandoned.popleft()
+            if lib.reef_release(self._session, raw) == -errno.EBUSY:
+                self._abandoned.append(raw)
 
     def poll(self) -> int:
         """Takes the completions that are there, without waiting; their futures are done. How many there were."""

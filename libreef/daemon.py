@@ -78,5 +78,6 @@ def open_session(task: str, socket: SocketPath | None, timeout: float | None, sp
         return session[0]
     words = ffi.string(reason).decode(errors="replace")
     if code == -errno.ENOENT:
-        raise UnknownTask(code, words)
+        # The daemon may have gone since it was probed; only the words tell that from a task it does not have.
+        raise (DaemonUnreachable if words.startswith("no reefd") else UnknownTask)(code, words)
     raise error_of(code, words)

@@ -68,7 +68,7 @@ class Loan:
 
     @property
     def completion(self) -> Completion:
-        """How the last `infer()` ended: times, preemptions."""
+        """How the loan's last request ended: times, preemptions."""
         return self._client._completion_of(self._raw, self)
 
     def infer(self, *, timeout: float | None = None, deadline: float | None = None) -> Tensors:

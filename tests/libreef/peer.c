@@ -259,7 +259,7 @@ static void answer(int fd, struct session *s, uint32_t pid, int status, const ch
         char path[64];
         snprintf(path, sizeof path, "/proc/self/fd/%d", s->d_fd);
         read_only = open(path, O_RDONLY | O_CLOEXEC);
-        int fds[3] = {s->c_fd, read_only, s->doorbell};
+        int fds[3] = {option.wrong_region ? s->d_fd : s->c_fd, read_only, s->doorbell};
         welcome.session_id = s->id;
         struct stat st;
         welcome.c_size = fstat(s->c_fd, &st) ? 0 : (uint64_t)st.st_size;
@@ -472,7 +472,8 @@ static void parse(const char *arg) {
                number(arg, "--refuse-reclaim", &option.refuse_reclaim) || number(arg, "--silent", &option.silent) ||
                number(arg, "--fds", &option.fds) || number(arg, "--quarantine-after", &option.quarantine_after) ||
                number(arg, "--read-only", &option.read_only) || number(arg, "--hang-up", &option.hang_up) ||
-               number(arg, "--first", &option.first) || number(arg, "--ready", &option.ready)))
+               number(arg, "--first", &option.first) || number(arg, "--ready", &option.ready) ||
+               number(arg, "--wrong-region", &option.wrong_region)))
         fail(arg);
 }
 

@@ -28,7 +28,7 @@
 static struct {
     const char *socket, *dir, *corrupt, *corrupt_cqe;
     uint32_t slots, bytes, policy, hold, spin, die_after, abi, refuse, refuse_reclaim, silent, fds, quarantine_after;
-    uint32_t read_only, hang_up, first, ready;
+    uint32_t read_only, hang_up, first, ready, wrong_region;
     uint64_t delay_us;
 } option = {.slots = 4, .bytes = 64, .fds = 3};
 

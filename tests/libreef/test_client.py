@@ -326,6 +326,7 @@ def test_timeout_does_not_end_the_request(connect: Callable[..., Client], peer: 
         np.testing.assert_array_equal(future.result(20)["echo"], IMAGE)
         threading.Timer(0.3, peer.signal, [signal.SIGUSR1]).start()
         loan.infer(timeout=20)  # longer than one slice
+        assert loan.completion.generation == 2
 
 
 def test_cancel(connect: Callable[..., Client], peer: Peer) -> None:

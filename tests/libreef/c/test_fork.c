@@ -2,6 +2,8 @@
 // After fork the session belongs to the parent: the child hears -EINVAL everywhere and can close without harm.
 #include "harness.h"
 
+#include <sys/mman.h>
+
 int main(void) {
     begin();
     START_PEER("--hold");
@@ -10,12 +12,16 @@ int main(void) {
     CHECK(held);
     struct reef_loan loan = loan_of(session, 0), other;
     EQUAL(reef_submit(session, &loan, NULL), 0);
+    void *input = reef_input(session, &loan, 0);
+    unsigned char core;
+    EQUAL(mincore(input, 1, &core), 0);
     pid_t child = fork();
     if (child == 0) {
         struct reef_completion done;
         struct reef_model_info model;
         struct reef_stats stats;
         peer_pid = 0;
+        EQUAL(mincore(input, 1, &core), -1); /* not inherited */
         EQUAL(reef_wait(session, -1, &done), -EINVAL);
         EQUAL(reef_peek(session, &done), -EINVAL);
         EQUAL(reef_submit(session, &loan, NULL), -EINVAL);

@@ -27,6 +27,28 @@ int main(void) {
         reef_seen(session);
         loan[i] = newer;
     }
+    /* A slot's old completion, taken late, says nothing of its new request: that one is still in flight. */
+    EQUAL(reef_loan(session, 0, LONG_TIME, &newer), 0);
+    uint32_t old = newer.slot;
+    EQUAL(reef_submit(session, &newer, NULL), 0);
+    peer_signal(SIGUSR1);
+    struct reef_stats stats = {0};
+    for (int wait = 0; wait < 5000 && stats.completed < 7; wait++) {
+        nap(MS);
+        EQUAL(reef_stats(session, &stats), 0);
+    }
+    EQUAL(reef_arm(session), 1); /* copies all of them out of the ring */
+    EQUAL(reef_peek(session, &done), 0);
+    EQUAL(done.slot, old);
+    EQUAL(done.status, -ECANCELED);
+    EQUAL(reef_release(session, &newer), -EBUSY);
+    loan[old] = newer;
+    for (int i = 0; i < 5; i++) {
+        EQUAL(reef_wait(session, LONG_TIME, &done), 0);
+        reef_seen(session);
+    }
+    for (int i = 0; i < 4; i++)
+        EQUAL(reef_submit(session, &loan[i], NULL), 0);
     /* Nobody takes completions: it ends before they, and those to come, are more than the ring and the stash hold. */
     struct reef_loan pair[2];
     EQUAL(reef_loan(session, 0, LONG_TIME, &newer), 0);

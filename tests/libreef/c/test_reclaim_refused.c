@@ -27,6 +27,15 @@ int main(void) {
     START_PEER();
     session = open_session(0);
     peer_kill();
+    START_PEER("--wrong-region"); /* answers with another file: never mapped, never trusted */
+    EQUAL(reef_wait(session, LONG_TIME, &done), -ESTALE);
+    CHECK(strstr(reef_reason(session), "another session"));
+    reef_close(session);
+    peer_kill();
+
+    START_PEER();
+    session = open_session(0);
+    peer_kill();
     START_PEER("--refuse-reclaim=11");
     EQUAL(reef_wait(session, 100 * MS, &done), -ETIMEDOUT);
     peer_kill();
