@@ -92,6 +92,9 @@ def test_killed_again_and_again_under_load():
             replayed += bool(done.flags & lib.REEF_CQE_REPLAYED)
             completions += 1
 
+    def running() -> bool:
+        return any(client.slots[slot].state == lib.REEF_SLOT_RUNNING for slot in range(4))
+
     def load_for(seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -100,6 +103,8 @@ def test_killed_again_and_again_under_load():
 
     for epoch in range(2, kills + 2):
         load_for(0.02 + 0.05 * rng.random())
+        if epoch % 2:  # at any moment; and every other time while something runs
+            wait_until(lambda: (drain(), fill(), running())[-1], what="running")
         daemon.kill()
         fill()
         before = completions
