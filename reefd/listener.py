@@ -169,6 +169,9 @@ class Listener:
             self._on_hello(connection, hello)
         except Refusal as refusal:
             self.refuse(connection, refusal)
+        except Exception:
+            self._undertaker.close(connection.socket)
+            raise
         return True
 
     def refuse(self, connection: Connection, refusal: Refusal) -> None:
@@ -211,8 +214,8 @@ def identify(loop: Loop, descriptor: int, then: Callable[[Identity | None], None
 
 
 def bind(path: Path, kind: socket.SocketKind, mode: int, backlog: int) -> socket.socket:
-    """A listening socket at path, put there by a rename: there is no moment without one when a daemon is replaced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A listening socket at path, put there by a rename: it has its mode before anybody can find it."""
+    temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:

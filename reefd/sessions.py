@@ -111,7 +111,7 @@ class Sessions:
                 undo.callback(os.close, doorbell)
                 read_only = memory.open_read_only()
                 undo.callback(os.close, read_only)
-                self._write_record(session)
+                self._write_record(session, peer.pid)
                 self._engine.attach(
                     task=task.number, session_id=number, daemon_epoch=self.epoch, c_fd=memory.c_fd, d_fd=memory.d_fd,
                     doorbell_fd=doorbell, socket_fd=connection.fileno(),
@@ -143,15 +143,20 @@ class Sessions:
         """Gives an adopted session back to its client, who proves by C's descriptor that it is. (D, doorbell)."""
         if self.reclaimable(session.id, peer) is not session or offered != session.regions.identities[0]:
             raise Refusal(errno.ESTALE, f"session {session.id}: the descriptor is not that of its region")
-        doorbell = _doorbell()
-        try:
-            read_only = session.regions.open_read_only()
-        except OSError as error:
-            os.close(doorbell)
-            raise Refusal(errno.ESTALE, f"session {session.id}: {error}") from error
+        with contextlib.ExitStack() as undo:
+            try:
+                doorbell = _doorbell()
+                undo.callback(os.close, doorbell)
+                read_only = session.regions.open_read_only()
+                undo.callback(os.close, read_only)
+                self._write_record(session, peer.pid)
+                self._engine.set_wakeup(
+                    session_id=session.id, doorbell_fd=doorbell, socket_fd=connection.fileno()
+                )  # fmt: skip
+            except (EngineError, OSError) as error:
+                raise Refusal(errno.EAGAIN, f"session {session.id} cannot be handed over: {error}") from error
+            undo.pop_all()
         session.socket, session.pid = connection, peer.pid
-        self._write_record(session)
-        self._engine.set_wakeup(session_id=session.id, doorbell_fd=doorbell, socket_fd=connection.fileno())
         return read_only, doorbell
 
     def _admitted(self, task_name: str, peer: Peer) -> Task:
@@ -222,10 +227,10 @@ class Sessions:
     def _record_path(self, number: int) -> Path:
         return self._state_dir / str(number)
 
-    def _write_record(self, session: Session) -> None:
+    def _write_record(self, session: Session, pid: int) -> None:
         c, d = session.regions.identities
         record = Record(
-            session.id, session.task.name, session.uid, session.pid, c.device, c.inode, d.device, d.inode
+            session.id, session.task.name, session.uid, pid, c.device, c.inode, d.device, d.inode
         )  # fmt: skip
         path = self._record_path(session.id)
         written = path.with_suffix(".new")

@@ -14,8 +14,8 @@ from reefd._engine import Engine
 from reefd.admission import user_name
 from reefd.config import Config
 from reefd.listener import Listener
-from reefd.sessions import Sessions
-from reefd.tasks import Tasks
+from reefd.sessions import Session, Sessions
+from reefd.tasks import Task, Tasks
 
 # The engine's histograms -> the names of their summaries.
 _LATENCIES = ("queueing", "preemption", "execution", "end_to_end")
@@ -57,41 +57,39 @@ class Reporter:
             "engine": snapshot,
             "events": dict(self._events) | {"refused": self.listener.refused if self.listener else 0},
             "refused_tasks": self._tasks.refused,
-            "tasks": [self._task(task.name, tasks.get(task.name, {})) for task in self._tasks],
-            "sessions": [self._session(session.id, sessions.get(session.id, {})) for session in self._sessions],
+            "tasks": [_task(task, tasks.get(task.name, {})) for task in self._tasks],
+            "sessions": [_session(session, sessions.get(session.id, {})) for session in self._sessions],
         }
 
-    def _task(self, name: str, counters: dict[str, Any]) -> dict[str, Any]:
-        task = self._tasks.get(name)
-        assert task is not None
-        plain = {key: value for key, value in counters.items() if key not in (*_LATENCIES, "task", "name", "class")}
-        return {
-            "task": name,
-            "class": task.manifest.task_class,
-            "file": str(task.path),
-            "models": task.manifest.resources(),
-            "slots": task.manifest.slots,
-            "deadline_ns": int(task.manifest.deadline),
-            **plain,
-            "latency": {name: summary(counters[name]) for name in _LATENCIES if name in counters},
-        }
 
-    def _session(self, number: int, counters: dict[str, Any]) -> dict[str, Any]:
-        session = self._sessions.get(number)
-        assert session is not None
-        plain = {key: value for key, value in counters.items() if key not in ("session", "task")}
-        return {
-            "session": number,
-            "task": session.task.name,
-            "user": user_name(session.uid),
-            "uid": session.uid,
-            "pid": session.pid,
-            "age_s": round(time.monotonic() - session.since, 3),
-            "connected": session.socket is not None,
-            "adopted": session.adopted,
-            "leaving": session.leaving,
-            **plain,
-        }
+def _task(task: Task, counters: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in counters.items() if key not in (*_LATENCIES, "task", "name", "class")}
+    return {
+        "task": task.name,
+        "class": task.manifest.task_class,
+        "file": str(task.path),
+        "models": task.manifest.resources(),
+        "slots": task.manifest.slots,
+        "deadline_ns": int(task.manifest.deadline),
+        **plain,
+        "latency": {name: summary(counters[name]) for name in _LATENCIES if name in counters},
+    }
+
+
+def _session(session: Session, counters: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in counters.items() if key not in ("session", "task")}
+    return {
+        "session": session.id,
+        "task": session.task.name,
+        "user": user_name(session.uid),
+        "uid": session.uid,
+        "pid": session.pid,
+        "age_s": round(time.monotonic() - session.since, 3),
+        "connected": session.socket is not None,
+        "adopted": session.adopted,
+        "leaving": session.leaving,
+        **plain,
+    }
 
 
 def summary(histogram: dict[str, Any]) -> dict[str, float]:
