@@ -17,5 +17,7 @@ Scenario every_kernel, random_instants, real_time, generations, retirement, shie
 // stress_order.cpp
 Scenario real_time_first, stale_behind_real_time, plain_window, side_by_side, uncovered, wakes_for_kernels,
     scheduling_class, purse, no_allocation;
+// stress_signals.cpp
+Scenario sleeping, arming;
 
 }  // namespace stress

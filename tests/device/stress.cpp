@@ -24,6 +24,8 @@ int main(int count, char** words) {
         {"scheduling_class", scheduling_class},
         {"purse", purse},
         {"no_allocation", no_allocation},
+        {"sleeping", sleeping},
+        {"arming", arming},
     };
     if (count < 4)
         return 2;

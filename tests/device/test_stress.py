@@ -38,6 +38,8 @@ SCENARIOS = {
     "scheduling_class": (50, 0),
     "purse": (20, 0),
     "no_allocation": (50, 0),
+    "sleeping": (100, 10),
+    "arming": (100, 10),
 }
 NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels"}
 
