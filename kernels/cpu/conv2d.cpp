@@ -19,6 +19,7 @@ enum class Feed : uint8_t {
 };
 
 constexpr int64_t kLongestRun = 768;                 // k between two check points: under 3 us a tile
+constexpr int64_t kCopiedFloats = 8192;              // copied between two check points
 constexpr int64_t kNarrow = 6;                       // maps below this width are gathered
 constexpr int64_t kGatherFloats = int64_t{1} << 20;  // scratch of a block that gathers
 constexpr int64_t kPadFloats = int64_t{1} << 22;     // beyond it, padding is gathered
@@ -118,6 +119,7 @@ bool copy_padded(const Conv& conv, const Part& part, const float* x, int64_t gro
     const int64_t columns = (part.columns - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1;
     const int64_t top = part.row * s.stride_h - s.pad_top;
     const int64_t left = part.column * s.stride_w - s.pad_left;
+    const int64_t piece = up(kCopiedFloats, conv.group_in);
     int64_t from = left < 0 ? -left : 0;
     int64_t until = smaller(columns, s.width - left);
     if (until <= from)
@@ -130,8 +132,12 @@ bool copy_padded(const Conv& conv, const Part& part, const float* x, int64_t gro
             continue;
         }
         zero_floats(to, from * conv.group_in);
-        if (from < until)
-            copy_pixels(conv, x, part.image, top + r, left + from, group, until - from, to + from * conv.group_in);
+        for (int64_t i = from; i < until; i += piece) {
+            if (check.stale())
+                return false;
+            copy_pixels(conv, x, part.image, top + r, left + i, group, smaller(piece, until - i),
+                        to + i * conv.group_in);
+        }
         zero_floats(to + until * conv.group_in, (columns - until) * conv.group_in);
     }
     return true;

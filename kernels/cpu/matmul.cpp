@@ -13,6 +13,7 @@ namespace reef::cpu::REEF_ISA {
 namespace {
 
 constexpr int64_t kLongestRun = 768;                 // k between two check points
+constexpr int64_t kPackedRun = 128;                  // likewise while b is packed
 constexpr int64_t kTurnedFloats = int64_t{1} << 20;  // scratch of a block that transposes a
 constexpr int64_t kLargest = int64_t{1} << 40;
 
@@ -45,7 +46,7 @@ REEF_INLINE int64_t run_length(const Matmul& p) {
 template <class Check>
 bool turn_rows(const Matmul& p, const float* a, int64_t row, int64_t rows, float* to, const Check& check) {
     for (int64_t k = 0; k < p.k; ++k) {
-        if (k % 64 == 0 && check.stale())
+        if (check.stale())
             return false;
         for (int64_t i = 0; i < rows; ++i)
             to[i * p.k + k] = a[k * p.m + row + i];
@@ -123,9 +124,11 @@ bool multiply_panel(const Matmul& p, const BlockArgs& args, int64_t batch, int64
         tile.length = smaller(step, p.k - k);
         tile.b = packed + k * width;
         if (b != nullptr) {
-            if (check.stale())
-                return false;
-            pack_run(p, b, column, lanes, width, k, tile.length, own);
+            for (int64_t j = 0; j < tile.length; j += kPackedRun) {
+                if (check.stale())
+                    return false;
+                pack_run(p, b, column, lanes, width, k + j, smaller(kPackedRun, tile.length - j), own + j * width);
+            }
             tile.b = own;
         }
         tile.finish = here ? p.finish : Finish::keep;
