@@ -88,9 +88,9 @@ class CpuDevice:
     ) -> dict[str, Any]:
         """Runs a model, `rounds` times in a row with the same inputs. Preemptible runs can be interrupted and are
         resumed: once after each kernel of `interrupt_at` (ascending) has begun, then `interrupts` times more, each at
-        a random time below `within_ns` after the launch. Returns execute_ns (of the last round), launches, preempted
-        (interruptions that came before the end) and vacated_ns (the longest time until the last block had left), over
-        all rounds."""
+        a random time below `within_ns` after the launch. Returns execute_ns (of the last round), each_ns (of
+        every round), launches, preempted (interruptions that came before the end) and vacated_ns (the longest time
+        until the last block had left), over all rounds."""
     def statistics(self) -> list[dict[str, int]]:
         """Of each worker since the start: real_time_ns, best_effort_ns, blocks, abandoned."""
 

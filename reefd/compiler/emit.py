@@ -63,7 +63,7 @@ class _Emitter:
 
     def _weight(self, value: Value) -> int:
         assert value.data is not None
-        data = np.ascontiguousarray(value.data)
+        data = np.asarray(value.data, order="C")  # of any rank, 0 too
         content = hashlib.sha256(data.reshape(-1).data.cast("B") if data.size else b"").digest()
         key = ("weight", content, value.shape, value.dtype)
         if key in self.indices:

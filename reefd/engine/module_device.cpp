@@ -50,16 +50,16 @@ std::shared_ptr<DeviceModel> load(LocalDevice& self, const ModelSpec& spec) {
     return self.device.load(spec);
 }
 
-RunReport run_once(LocalDevice& self, const std::shared_ptr<DeviceModel>& model, const Areas& areas, RunOptions options,
-                   uint32_t rounds) {
+RunReport run_rounds(LocalDevice& self, const std::shared_ptr<DeviceModel>& model, const Areas& areas,
+                     RunOptions options, std::vector<uint64_t>& times) {
     nb::gil_scoped_release released;
     const std::unique_ptr<Context> context = self.device.make_context(model);
     RunReport total{};
-    for (uint32_t round = 0; round < rounds; round++, options.seed++) {
+    for (uint64_t& time : times) {
         const RunReport report =
             self.runner.run(*context, model->kernels(), {areas.input_area.get(), areas.output_area.get()}, options);
-        total.start_ns = report.start_ns;
-        total.end_ns = report.end_ns;
+        time = report.end_ns - report.start_ns;
+        options.seed++;
         total.launches += report.launches;
         total.preempted += report.preempted;
         total.vacated_ns_worst = std::max(total.vacated_ns_worst, report.vacated_ns_worst);
@@ -73,16 +73,18 @@ nb::dict run(LocalDevice& self, const std::shared_ptr<DeviceModel>& model, nb::s
     if (!std::is_sorted(interrupt_at.begin(), interrupt_at.end()))
         throw nb::value_error("interrupt_at is not in ascending order");
     const Areas areas(model->facts(), inputs, outputs);
-    const RunReport report = run_once(self, model, areas,
-                                      {.preemptible = preemptible,
-                                       .interrupt_at = interrupt_at,
-                                       .interrupts = interrupts,
-                                       .within_ns = within_ns,
-                                       .seed = seed},
-                                      rounds);
+    std::vector<uint64_t> times(rounds);
+    const RunReport report = run_rounds(self, model, areas,
+                                        {.preemptible = preemptible,
+                                         .interrupt_at = interrupt_at,
+                                         .interrupts = interrupts,
+                                         .within_ns = within_ns,
+                                         .seed = seed},
+                                        times);
     areas.copy_out();
     nb::dict dict;
-    dict["execute_ns"] = report.end_ns - report.start_ns;
+    dict["execute_ns"] = times.empty() ? 0 : times.back();
+    dict["each_ns"] = times;
     dict["launches"] = report.launches;
     dict["preempted"] = report.preempted;
     dict["vacated_ns"] = report.vacated_ns_worst;
@@ -109,7 +111,8 @@ void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs,
     LocalDevice device({.isa = choose_isa(isa), .workers = workers});
     const std::shared_ptr<DeviceModel> model = load(device, spec);
     const Areas areas(model->facts(), inputs, outputs);
-    run_once(device, model, areas, {}, 1);
+    std::vector<uint64_t> once(1);
+    run_rounds(device, model, areas, {}, once);
     areas.copy_out();
 }
 

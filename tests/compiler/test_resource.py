@@ -20,16 +20,16 @@ from reefd.compiler import Compiled
 
 
 def small() -> Compiled:
-    """A network with weights, an arena tensor, a view and two outputs."""
+    """A network with weights, one of them a scalar, an arena tensor, a view and two outputs."""
     feeds = {"x": noise(1, 4, 8, 8)}
     nodes = [
         helper.make_node("Add", ["x", "w"], ["a"]),
         helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Sigmoid", ["b"], ["c"]),
         helper.make_node("Reshape", ["c", "shape"], ["y"]),
-        helper.make_node("Relu", ["b"], ["z"]),
+        helper.make_node("Div", ["two", "x"], ["z"]),
     ]
-    constants = {"w": noise(1, 4, 8, 8, seed=1), "shape": np.array([1, 64], np.int64)}
+    constants = {"w": noise(1, 4, 8, 8, seed=1), "shape": np.array([1, 64], np.int64), "two": np.array(2, np.float32)}
     return compiled(model_of(nodes, feeds, ["y", "z"], constants))
 
 
