@@ -43,6 +43,10 @@ class ModelSpec:
     ) -> int: ...
     def set_inputs(self, storages: Sequence[int]) -> None: ...
     def set_outputs(self, storages: Sequence[int]) -> None: ...
+    def set_padding(self, segments: Sequence[tuple[int, int]]) -> None:
+        """The padding plan: (last, units) says that up to kernel `last`, from the end of the segment before,
+        best-effort work may use so many of the device's compute units while the model runs as a real-time one. After
+        the last add_kernel, which the last segment ends with."""
 
 def instruction_sets() -> list[str]:
     """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses

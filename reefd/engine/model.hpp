@@ -59,6 +59,13 @@ const char* dtype_name(reef_dtype dtype);
 // ModelError for an unknown name. Names are NumPy's: float32, uint8, bool, ...
 reef_dtype dtype_from_name(std::string_view name);
 
+// While a real-time model runs, best-effort work may use `units` of the device's compute units from the end of the segment
+// before (or kernel 0) up to kernel `last`.
+struct PaddingSegment {
+    uint32_t last;
+    uint32_t units;
+};
+
 class ModelSpec {
 public:
     ModelSpec(std::string name, uint64_t arena_bytes);
@@ -71,6 +78,9 @@ public:
     // slot's area: one after the other, each on a page.
     void set_inputs(std::vector<uint32_t> storages);
     void set_outputs(std::vector<uint32_t> storages);
+    // The padding plan of the model's profile, after the last add_kernel: ends ascend to the number of kernels. Without
+    // one, best-effort work gets nothing while the model runs.
+    void set_padding(std::vector<PaddingSegment> segments);
 
     // The checks that need the whole model (model_check.cpp); a device calls it before it loads.
     // Restorable: no instance writes what it reads, or writes anything twice.
@@ -88,6 +98,7 @@ public:
     const std::vector<KernelSpec>& kernels() const { return kernels_; }
     const std::vector<uint32_t>& inputs() const { return inputs_; }
     const std::vector<uint32_t>& outputs() const { return outputs_; }
+    const std::vector<PaddingSegment>& padding() const { return padding_; }
     uint64_t input_bytes() const { return input_bytes_; }  // of a slot's input area, for this model
     uint64_t output_bytes() const { return output_bytes_; }
 
@@ -100,6 +111,7 @@ private:
     std::vector<KernelSpec> kernels_;
     std::vector<uint32_t> inputs_;
     std::vector<uint32_t> outputs_;
+    std::vector<PaddingSegment> padding_;
     uint64_t input_bytes_ = 0;
     uint64_t output_bytes_ = 0;
 };
@@ -119,9 +131,10 @@ struct ModelFacts {
     std::vector<ModelTensor> outputs;
     uint64_t input_bytes;
     uint64_t output_bytes;
-    std::vector<std::string> kernels;  // names
-    std::vector<uint32_t> blocks;      // of each kernel instance
-    uint64_t weight_bytes;             // that the loaded model holds
+    std::vector<std::string> kernels;     // names
+    std::vector<uint32_t> blocks;         // of each kernel instance
+    std::vector<PaddingSegment> padding;  // empty: none
+    uint64_t weight_bytes;                // that the loaded model holds
     uint64_t arena_bytes;
 };
 

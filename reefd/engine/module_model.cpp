@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python's ModelSpec.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -83,6 +84,13 @@ uint32_t add_kernel(ModelSpec& spec, std::string name, std::string op, std::vect
     return spec.add_kernel(std::move(name), std::move(op), std::move(args), std::move(directions), std::move(values));
 }
 
+void set_padding(ModelSpec& spec, const std::vector<std::pair<uint32_t, uint32_t>>& segments) {
+    std::vector<PaddingSegment> plan;
+    for (const auto& [last, units] : segments)
+        plan.push_back({last, units});
+    spec.set_padding(std::move(plan));
+}
+
 }  // namespace
 
 void bind_model(nb::module_& module) {
@@ -94,7 +102,8 @@ void bind_model(nb::module_& module) {
         .def("add_kernel", add_kernel, nb::arg("name"), nb::arg("op"), nb::arg("args"), nb::arg("access"),
              nb::arg("attributes"))
         .def("set_inputs", &ModelSpec::set_inputs, nb::arg("storages"))
-        .def("set_outputs", &ModelSpec::set_outputs, nb::arg("storages"));
+        .def("set_outputs", &ModelSpec::set_outputs, nb::arg("storages"))
+        .def("set_padding", set_padding, nb::arg("segments"));
 }
 
 }  // namespace reef

@@ -3,15 +3,28 @@
 
     model.json          the schedule: storage, kernel instances, inputs and outputs (schema.py)
     model.safetensors   the weights (tensors.py)
-    SHA256SUMS          the hashes of both, as `sha256sum -c` reads them
+    profile.cpu.json    what its kernels cost on this machine (profile.py), once `reefctl profile` was run
+    SHA256SUMS          the hashes of all, as `sha256sum -c` reads them
 
 `read` trusts nothing: whatever it returns has been hashed, bounded and proved restorable (check.py). `load.model_spec`
 turns that into what the engine loads. `write` makes the folder whole or not at all.
 """
 
 from reefd.resource.errors import ResourceError
+from reefd.resource.profile import Profile
 from reefd.resource.read import Resource, read
 from reefd.resource.schema import Kernel, ModelFile, Source, Storage
-from reefd.resource.write import write
+from reefd.resource.write import write, write_profile
 
-__all__ = ["Kernel", "ModelFile", "Resource", "ResourceError", "Source", "Storage", "read", "write"]
+__all__ = [
+    "Kernel",
+    "ModelFile",
+    "Profile",
+    "Resource",
+    "ResourceError",
+    "Source",
+    "Storage",
+    "read",
+    "write",
+    "write_profile",
+]

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from reefd.resource import check, tensors
+from reefd.resource import check, profile, tensors
 from reefd.resource.errors import ResourceError
+from reefd.resource.profile import Profile
 from reefd.resource.schema import ModelFile
 
 MODEL = "model.json"
@@ -21,6 +22,7 @@ SUMS = "SHA256SUMS"
 _MAX_MODEL = 64 << 20
 _MAX_WEIGHTS = 16 << 30
 _MAX_SUMS = 64 << 10
+_PROFILE = re.compile(r"profile\.([a-z]{1,16})\.json")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -31,21 +33,23 @@ class Resource:
     path: Path
     model: ModelFile
     weights: dict[str, np.ndarray]
-    digest: str  # of SHA256SUMS: names exactly this build
+    digest: str  # of the two: names exactly this build
+    profiles: dict[str, Profile]  # by device: what was measured, which may be stale
 
 
 def read(folder: Path | str) -> Resource:
     """Reads and checks a folder. ResourceError names the file and the reason."""
     folder = Path(folder)
+    directory = _open(folder)
     try:
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ResourceError(folder, error.strerror or "cannot be opened") from None
-    try:
-        listing = bytes(_read_file(directory, folder, SUMS, _MAX_SUMS))
-        sums = _parse_sums(folder / SUMS, listing)
+        sums = _read_sums(directory, folder)
         document = _read_hashed(directory, folder, MODEL, _MAX_MODEL, sums)
         weight_file = _read_hashed(directory, folder, WEIGHTS, _MAX_WEIGHTS, sums)
+        measured = {
+            match[1]: _read_hashed(directory, folder, name, profile.MAX_PROFILE, sums, "profile it")
+            for name in sums
+            if (match := _PROFILE.fullmatch(name))
+        }
     finally:
         os.close(directory)
     model = _parse_model(folder / MODEL, document)
@@ -55,7 +59,23 @@ def read(folder: Path | str) -> Resource:
         check.weights(model, weights)
     except check.Fault as fault:
         raise ResourceError(folder / MODEL, str(fault)) from None
-    return Resource(folder, model, weights, hashlib.sha256(listing).hexdigest())
+    profiles = {
+        device: profile.parse(folder / profile.file_name(device), content, model.kernels)
+        for device, content in measured.items()
+    }
+    return Resource(folder, model, weights, _digest(sums), profiles)
+
+
+def _digest(sums: dict[str, str]) -> str:
+    """Measuring a model again does not make it another one."""
+    return hashlib.sha256("".join(f"{sums[name]}  {name}\n" for name in (MODEL, WEIGHTS)).encode()).hexdigest()
+
+
+def _open(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ResourceError(folder, error.strerror or "cannot be opened") from None
 
 
 def _read_file(directory: int, folder: Path, name: str, limit: int) -> memoryview:
@@ -81,7 +101,18 @@ def _read_file(directory: int, folder: Path, name: str, limit: int) -> memoryvie
     return view[:filled].toreadonly()
 
 
-def _parse_sums(path: Path, content: bytes) -> dict[str, str]:
+def read_sums(folder: Path) -> dict[str, str]:
+    """The hash of each file, by name. ResourceError."""
+    directory = _open(folder)
+    try:
+        return _read_sums(directory, folder)
+    finally:
+        os.close(directory)
+
+
+def _read_sums(directory: int, folder: Path) -> dict[str, str]:
+    path = folder / SUMS
+    content = bytes(_read_file(directory, folder, SUMS, _MAX_SUMS))
     sums: dict[str, str] = {}
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         match = _SUM_LINE.fullmatch(line)
@@ -94,14 +125,14 @@ def _parse_sums(path: Path, content: bytes) -> dict[str, str]:
     return sums
 
 
-def _read_hashed(directory: int, folder: Path, name: str, limit: int, sums: dict[str, str]) -> memoryview:
+def _read_hashed(
+    directory: int, folder: Path, name: str, limit: int, sums: dict[str, str], repair: str = "compile the model"
+) -> memoryview:
     if name not in sums:
         raise ResourceError(folder / SUMS, f"has no hash of {name}")
     content = _read_file(directory, folder, name, limit)
     if hashlib.sha256(content).hexdigest() != sums[name]:
-        raise ResourceError(
-            folder / name, f"its hash is not the one in {SUMS}: damaged or changed; compile the model again"
-        )
+        raise ResourceError(folder / name, f"its hash is not the one in {SUMS}: damaged or changed; {repair} again")
     return content
 
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,8 @@ import numpy as np
 
 from reefd.resource import check, tensors
 from reefd.resource.errors import ResourceError
-from reefd.resource.read import MODEL, SUMS, WEIGHTS
+from reefd.resource.profile import Profile, file_name
+from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, read, read_sums
 from reefd.resource.schema import ModelFile
 
 _AT_FDCWD = -100
@@ -33,16 +34,57 @@ def write(folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray
         raise ResourceError(folder / MODEL, str(fault)) from None
     if folder.is_symlink() or (folder.exists() and not _replaceable(folder)):
         raise ResourceError(folder, "exists and is not a resource folder; give another name or remove it")
+
+    def fill(staging: Path) -> dict[str, str]:
+        return {
+            MODEL: _write_file(staging / MODEL, [_json(model)]),
+            WEIGHTS: _write_file(staging / WEIGHTS, tensors.serialize(weights)),
+        }
+
+    _replace(folder, fill)
+
+
+def write_profile(resource: Resource, profile: Profile) -> None:
+    """Puts a profile into the folder that `resource` was read from; profiles of other devices stay. ResourceError: the
+    folder is another build by now, or the disk fails."""
+    folder = resource.path.absolute()
+    name = file_name(profile.device)
+    now = read(folder)
+    if now.digest != resource.digest:
+        raise ResourceError(folder, "was compiled again meanwhile; profile it again")
+
+    def fill(staging: Path) -> dict[str, str]:
+        sums = read_sums(folder)
+        for kept in sums:
+            if kept != name:
+                _link(folder / kept, staging / kept)
+        return sums | {name: _write_file(staging / name, [_json(profile)])}
+
+    _replace(folder, fill)
+
+
+def _json(document: ModelFile | Profile) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Weights may be large: the new folder shares them with the old one where the file system can."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+        target.chmod(0o644)
+
+
+def _replace(folder: Path, fill: Callable[[Path], dict[str, str]]) -> None:
+    """Has `fill` make the files in a new folder and say their hashes, then puts it in the place of `folder`."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise ResourceError(folder, error.strerror or "cannot be made") from None
     try:
-        sums = {
-            MODEL: _write_file(staging / MODEL, [msgspec.json.format(msgspec.json.encode(model), indent=1)]),
-            WEIGHTS: _write_file(staging / WEIGHTS, tensors.serialize(weights)),
-        }
+        sums = fill(staging)
         _write_file(staging / SUMS, ["".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()])
         staging.chmod(0o755)
         _sync(staging)
