@@ -19,7 +19,7 @@ VERBS = {
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
     "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
-    "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside."),
+    "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside, bench models."),
 }
 
 app = App(name="reefctl", version=__version__, help="Checks, compiles, measures and watches what reefd runs.")

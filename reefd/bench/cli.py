@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -65,4 +65,47 @@ def beside(
         print(f"reefctl bench beside: {error}", file=sys.stderr)
         return 1
     print_report(cases, ratios, notes, as_json=json)
+    return 0
+
+
+@app.command
+def models(
+    *,
+    device: Literal["cpu"] = "cpu",
+    against: Literal["onnxruntime"] = "onnxruntime",
+    threads: int = 1,
+    models: str = "",
+    seconds: float = 3.0,
+    folder: Path = Path("build/bench/models"),
+    json: Json = False,
+) -> int:
+    """Whole networks, in turns with ONNX Runtime on as many threads; ratios below 1 are in reefd's favour.
+
+    Parameters
+    ----------
+    device
+        Where reefd runs them.
+    against
+        The peer.
+    threads
+        Workers of the device, and threads of the peer.
+    models
+        Which, separated by commas; all of them if left out.
+    seconds
+        For each network and side, about.
+    folder
+        Where the networks are written and compiled.
+    """
+    from reefd.bench import models as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        result = bench.measure(models.split(",") if models else bench.MODELS, threads, seconds, folder)
+    except BenchError as error:
+        print(f"reefctl bench models: {error}", file=sys.stderr)
+        return 1
+    facts = result.facts
+    notes = [f"geometric mean: {facts['geometric_mean']:.2f}, worst {facts['worst']:.2f}, {device} against {against}"]
+    print_report(result.cases, result.ratios, notes, as_json=json, facts=facts)
     return 0

@@ -56,11 +56,15 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def print_report(cases: Sequence[Case], ratios: Mapping[str, float], notes: Sequence[str], *, as_json: bool) -> None:
-    """A table for people, or one JSON object."""
+def print_report(
+    cases: Sequence[Case], ratios: Mapping[str, float], notes: Sequence[str], *, as_json: bool,
+    facts: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """A table and notes for people, or one JSON object with the facts."""
     machine = host()
     if as_json:
-        print(json.dumps({"host": machine, "cases": [asdict(entry) for entry in cases], "ratios": dict(ratios)}))
+        entries = [asdict(entry) for entry in cases]
+        print(json.dumps({"host": machine, **(facts or {}), "cases": entries, "ratios": dict(ratios)}))
         return
 
     from rich.console import Console

@@ -22,6 +22,7 @@ NETWORKS: dict[str, tuple[Callable[[Net], None], int]] = {
     "resnet152": (networks.resnet152, 60_192_808),
     "densenet121": (networks.densenet121, 7_978_856),
     "densenet201": (networks.densenet201, 20_013_928),
+    "inception_v2": (networks.inception_v2, 11_295_240),
     "inception_v3": (networks.inception_v3, 23_834_568),
     "mobilenet_v2": (networks.mobilenet_v2, 3_504_872),
     "squeezenet": (networks.squeezenet, 1_248_424),

@@ -134,6 +134,34 @@ def squeezenet(net: Net) -> None:
     net.returns(net.flatten(x), [1, CLASSES], "logits")
 
 
+def inception_v2(net: Net) -> None:
+    """GoogLeNet with batch normalisation and two 3x3 in place of each 5x5 (BN-Inception)."""
+
+    def conv(x: str, outputs: int, kernel: int = 1, stride: int = 1) -> str:
+        return net.relu(net.norm(net.conv(x, outputs, kernel, stride, kernel // 2)))
+
+    def halve(x: str) -> str:
+        return net.pool(x, "Max", 3, 2, ceil_mode=1)
+
+    x = halve(conv(net.picture(224), 64, 7, 2))
+    x = halve(conv(conv(x, 64), 192, 3))
+    for single, narrow, triple, narrow_twice, twice, kind, pooled in (
+        (64, 64, 64, 64, 96, "Average", 32), (64, 64, 96, 64, 96, "Average", 64), (0, 128, 160, 64, 96, "", 0),
+        (224, 64, 96, 96, 128, "Average", 128), (192, 96, 128, 96, 128, "Average", 128),
+        (160, 128, 160, 128, 160, "Average", 128), (96, 128, 192, 160, 192, "Average", 128),
+        (0, 128, 192, 192, 256, "", 0), (352, 192, 320, 160, 224, "Average", 128),
+        (352, 192, 320, 192, 224, "Max", 128),
+    ):  # fmt: skip
+        stride = 1 if single else 2
+        once = conv(conv(x, narrow), triple, 3, stride)
+        more = conv(conv(conv(x, narrow_twice), twice, 3), twice, 3, stride)
+        if single:
+            x = net.concat([conv(x, single), once, more, conv(net.pool(x, kind, 3, 1, 1), pooled)])
+        else:
+            x = net.concat([once, more, halve(x)])
+    _classify(net, net.flatten(net.global_pool(x)), net.channels(x))
+
+
 def inception_v3(net: Net) -> None:
     def conv(
         x: str, outputs: int, kernel: int | tuple[int, int], stride: int = 1, pad: int | tuple[int, int] = 0
