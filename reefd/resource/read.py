@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,7 @@ class Resource:
     model: ModelFile
     weights: dict[str, np.ndarray]
     digest: str  # of the two: names exactly this build
-    profiles: dict[str, Profile]  # by device: what was measured, which may be stale
+    profiles: dict[str, Profile] = field(default_factory=dict)  # by device: what was measured, which may be stale
 
 
 def read(folder: Path | str) -> Resource:
