@@ -157,7 +157,8 @@ class Engine:
         realtime: bool = True,  # raise the engine thread and RT blocks to SCHED_FIFO where allowed
         cpu: int = -1,  # pin the engine thread to this processor; -1: not
     ) -> None:
-        """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef" or "reset"."""
+        """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef", or one to
+        measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each does."""
     device: dict[str, Any]
     """name, detail, compute_units, queues, can_reset, may_spin, policy; realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something

@@ -43,7 +43,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resource_dirs: Annotated[tuple[AbsolutePath, ...], Meta(description="a list of absolute paths")]
     device: Annotated[Literal["auto", "cpu"], Meta(description="auto or cpu")] = "auto"
     workers: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
-    policy: Annotated[Literal["reef", "reset"], Meta(description="reef or reset")] = "reef"
+    policy: Annotated[
+        Literal["reef", "reset", "wait", "streams", "sequential"],
+        Meta(description="reef, reset, wait, streams or sequential"),
+    ] = "reef"
     spinning: Annotated[Literal["auto", "always", "never"], Meta(description="auto, always or never")] = "auto"
     realtime: Annotated[bool, Meta(description="true or false")] = True
     max_sessions: Annotated[int, Meta(ge=1, le=2000, description="a whole number from 1 to 2000")] = 256
@@ -75,7 +78,7 @@ DESCRIPTIONS = {
     "resource_dirs": "Compiled models, looked up by folder name in this order.",
     "device": "auto: the best device found; cpu: no GPU is looked for.",
     "workers": "Compute units of the CPU device; 0: all that this process may run on.",
-    "policy": "What a real-time request does to best-effort work: reef or reset.",
+    "policy": "How real-time work gets its room: reef; or reset, wait, streams, sequential, to compare.",
     "spinning": "Whether the engine polls instead of sleeping: auto, only where it takes no work from the device.",
     "realtime": "Raise the engine and real-time work to SCHED_FIFO where the limits allow it.",
     "max_sessions": "Of all tasks together; a manifest has a limit of its own.",

@@ -45,6 +45,7 @@ CpuDevice::CpuDevice(const CpuOptions& options)
     shared_.queues = queues_;
     shared_.spin_ns = workers <= cpus.size() ? options.spin_ns : 0;
     shared_.fifo_priority = options.realtime ? kFifoPriority : 0;
+    shared_.exclusive = options.exclusive;
     bool real_time = options.realtime;
     try {
         for (uint32_t i = 0; i < workers; i++) {
@@ -99,6 +100,7 @@ void CpuDevice::launch(QueueId id, const Window& window) {
     slot.last = window.last;
     slot.epoch = window.epoch;
     slot.preemptible = window.preemptible;
+    slot.finish_blocks = window.finish_blocks;
     slot.shielded = kNoKernel;
     queue.launched(window.mark);
     if (!runs) {

@@ -18,6 +18,7 @@ struct CpuOptions {
     uint32_t workers = 0;  // 0: one for each CPU in the affinity mask
     uint32_t best_effort_queues = 8;
     bool realtime = false;      // SCHED_FIFO for real-time blocks, where permitted
+    bool exclusive = true;      // DeviceOptions::exclusive
     uint64_t spin_ns = 20'000;  // 0 where there are more workers than CPUs
     // An instance whose blocks were abandoned so often without one of them finishing runs shielded until it is done: a
     // block of it that has begun runs to its end. So each preemption finishes a block of every worker, and costs at most

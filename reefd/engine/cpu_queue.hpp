@@ -60,6 +60,7 @@ public:
     uint32_t shielded = kNoKernel;  // the instance whose blocks, once begun, ignore the epoch
     uint32_t epoch = 0;
     bool preemptible = false;
+    bool finish_blocks = false;  // the same for every instance
 
     // ---- engine thread
     void open(uint32_t mark, uint64_t first_claim);

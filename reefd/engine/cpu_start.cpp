@@ -5,8 +5,10 @@
 namespace reef {
 
 std::unique_ptr<Device> make_cpu_device(const DeviceOptions& options) {
-    return std::make_unique<CpuDevice>(
-        CpuOptions{.isa = choose_isa(""), .workers = options.workers, .realtime = options.realtime});
+    return std::make_unique<CpuDevice>(CpuOptions{.isa = choose_isa(""),
+                                                  .workers = options.workers,
+                                                  .realtime = options.realtime,
+                                                  .exclusive = options.exclusive});
 }
 
 }  // namespace reef

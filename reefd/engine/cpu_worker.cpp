@@ -50,8 +50,10 @@ void flush_subnormals() {
 
 bool CpuShared::something_to_do() const {
     const CpuWindow::State real_time = queues[kRealTimeQueue].state();
-    if (real_time != CpuWindow::State::absent)
-        return real_time == CpuWindow::State::claimable;
+    if (real_time == CpuWindow::State::claimable)
+        return true;
+    if (real_time == CpuWindow::State::exhausted && exclusive)
+        return false;
     for (const CpuQueue& queue : queues.subspan(1))
         if (queue.state() == CpuWindow::State::claimable)
             return true;
@@ -112,7 +114,7 @@ void CpuWorker::main(int cpu) {
 
 // One visit to one window. False: nothing could be claimed.
 bool CpuWorker::work() {
-    if (shared_.real_time_open())
+    if (shared_.real_time_first())
         return serve(shared_.queues[kRealTimeQueue], true);
     const uint32_t best_effort = static_cast<uint32_t>(shared_.queues.size()) - 1;
     for (uint32_t i = 0; i < best_effort; i++) {
@@ -147,7 +149,7 @@ bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
             window.close();
             return any;
         }
-        if (!real_time && shared_.real_time_open())
+        if (!real_time && shared_.real_time_first())
             return any;
         if (!window.peek().left())
             return any;
@@ -171,7 +173,7 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
     const cpu::BlockArgs args{context.arguments(instance), claim.next, scratch_.data()};
     const uint64_t begin = monotonic_ns();
     bool finished = true;
-    if (!window.preemptible || claim.kernel == window.shielded)
+    if (!window.preemptible || window.finish_blocks || claim.kernel == window.shielded)
         instance.kernel.run(instance.kernel, args);
     else
         finished = instance.kernel.run_preemptible(instance.kernel, args, {queue.epoch_word(), window.epoch});

@@ -20,9 +20,14 @@ struct CpuShared {
     CpuSignals signals;
     uint64_t spin_ns;   // how long a worker waits for others in the same window before it sleeps
     int fifo_priority;  // 0: never SCHED_FIFO
+    bool exclusive;     // DeviceOptions::exclusive
     std::atomic<bool> stopping = false;
 
-    bool real_time_open() const { return queues[kRealTimeQueue].state() != CpuWindow::State::absent; }
+    // Best-effort blocks may not begin now.
+    bool real_time_first() const {
+        const CpuWindow::State real_time = queues[kRealTimeQueue].state();
+        return exclusive ? real_time != CpuWindow::State::absent : real_time == CpuWindow::State::claimable;
+    }
     // SYNC SLEEP: also the look of a worker that has counted itself as a sleeper. While real-time work is on the device,
     // a worker without a block waits for its next kernel: a best-effort block begun now would delay it.
     bool something_to_do() const;

@@ -23,7 +23,9 @@
 //   bit is set before it counts, and it counts before its kernel can be done.
 // - kernels_done runs ahead of retirement: it says what to launch next, never what may be reused.
 // - While a real-time window is on the device, no compute unit begins a best-effort block, whatever its epoch: beginning
-//   one would delay the next real-time kernel by up to a block. (Padding will give it compute units of its own.)
+//   one would delay the next real-time kernel by up to a block. (Padding will give it compute units of its own.) Not where
+//   DeviceOptions::exclusive is false: there a unit takes a best-effort block whenever no real-time block is left to take.
+// - Plain windows on a best-effort queue carry no checks: once launched they run to their end, whatever the epoch.
 // - An instance that is abandoned again and again without a block of it finishing is shielded: blocks that have begun run
 //   to their end. A preemption then costs a block's time, and finishes one.
 #pragma once
@@ -50,6 +52,9 @@ protected:
 
 using QueueId = uint32_t;
 inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
+
+// Engine::run() has the one before; an epoch never comes again.
+inline constexpr uint32_t kFirstEpoch = 2;
 
 struct DeviceInfo {
     std::string name;    // "cpu", "NVIDIA H200"
@@ -84,6 +89,8 @@ struct Window {
     uint32_t epoch;    // best effort: valid while it equals the queue epoch
     bool preemptible;  // false: plain kernels, ignores the epoch
     uint32_t mark;     // the queue's retirement mark of this window: previous mark + 1
+    // Preemptible: the epoch is looked at before each block only, and a block that has begun runs to its end.
+    bool finish_blocks = false;
 };
 
 class Device {
@@ -120,8 +127,9 @@ public:
 };
 
 struct DeviceOptions {
-    uint32_t workers;  // compute units of the CPU device; 0: one for each core it may use
-    bool realtime;     // its threads may use SCHED_FIFO for real-time blocks
+    uint32_t workers;       // compute units of the CPU device; 0: one for each core it may use
+    bool realtime;          // its threads may use SCHED_FIFO for real-time blocks
+    bool exclusive = true;  // false: priorities alone, as a vendor's streams have them (policy `streams`)
 };
 
 std::unique_ptr<Device> make_cpu_device(const DeviceOptions& options);  // cpu_device.cpp

@@ -16,8 +16,8 @@ namespace reef {
 
 namespace {
 
-std::unique_ptr<Device> make_device(const EngineOptions& options) {
-    const DeviceOptions device{options.workers, options.realtime};
+std::unique_ptr<Device> make_device(const EngineOptions& options, bool exclusive) {
+    const DeviceOptions device{options.workers, options.realtime, exclusive};
     if (options.device == "cpu") {
         return make_cpu_device(device);
     }
@@ -30,7 +30,11 @@ std::unique_ptr<Device> make_device(const EngineOptions& options) {
 std::unique_ptr<Policy> find_policy(const std::string& name) {
     std::unique_ptr<Policy> policy = make_policy(name);
     if (!policy) {
-        throw EngineFailure(-EINVAL, "policy '" + name + "' is unknown; there are: reef, reset");
+        std::string known;
+        for (const std::string& each : policy_names()) {
+            known += (known.empty() ? "" : ", ") + each;
+        }
+        throw EngineFailure(-EINVAL, "policy '" + name + "' is unknown; there are: " + known);
     }
     return policy;
 }
@@ -38,7 +42,7 @@ std::unique_ptr<Policy> find_policy(const std::string& name) {
 }  // namespace
 
 Engine::Engine(const EngineOptions& options)
-    : options_(options), policy_(find_policy(options.policy)), device_(make_device(options)),
+    : options_(options), policy_(find_policy(options.policy)), device_(make_device(options, policy_->exclusive())),
       simulated_(dynamic_cast<SimulatedDevice*>(device_.get())), by_index_(options.max_sessions) {
     if (options.max_sessions == 0 || options.max_sessions > RobustWords::kMaxWords) {
         throw EngineFailure(-EINVAL, "max_sessions must lie in 1.." + std::to_string(RobustWords::kMaxWords));
@@ -65,7 +69,7 @@ uint64_t Engine::run(const std::shared_ptr<DeviceModel>& model, const Binding& b
     const std::unique_ptr<Context> context = device_->make_context(model);
     device_->clear_record(*context);
     const QueueId queue = preemptible ? 1 : kRealTimeQueue;
-    constexpr uint32_t epoch = 1;
+    constexpr uint32_t epoch = kFirstEpoch - 1;
     if (preemptible) {
         device_->write_epoch(queue, epoch);
     }

@@ -87,6 +87,7 @@ void Loop::begin() {
     if (options_.own_thread) {
         robust_.adopt_thread();
     }
+    scheduler_.begin();
     faults_seen_ = sigbus::faults();
     if (reef_thread_allocations) {
         allocations_before_ = reef_thread_allocations();

@@ -1,29 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 // What may be tried against each other: when real-time and best-effort work gives way to the other. Everything else
 // (queues, deadlines, shares, progress, retirement) is the scheduler's and the same for all policies.
+//
+// A policy has no state: it looks at the scheduler and answers. Each is a file of its own, policy_<name>.cpp.
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
+
+#include "device.hpp"
 
 namespace reef {
 
 class Scheduler;
 
+// What blocks of best-effort windows look at the queue epoch for.
+enum class Checks : uint8_t {
+    none,            // plain kernels; a request is one window and runs to its end
+    between_blocks,  // a block that has begun runs to its end
+    within_blocks,   // also at check points inside
+};
+
+// What best-effort work may have now.
+struct Grant {
+    uint32_t windows;  // that may be in flight; 0: nothing may be launched
+};
+inline constexpr Grant kNothing{0};
+inline constexpr Grant kEverything{UINT32_MAX};
+
 class Policy {
 public:
     virtual ~Policy() = default;
     virtual const char* name() const = 0;
-    // Best-effort windows carry the checks that let them be abandoned.
-    virtual bool preemptible() const = 0;
+    virtual Checks checks() const = 0;
+    // DeviceOptions::exclusive.
+    virtual bool exclusive() const { return true; }
+    // Best-effort requests start in order of arrival, not by the shares of their tasks.
+    virtual bool by_arrival() const { return false; }
     // Real-time work waits to be launched, or was announced: make room.
     virtual void vacate(Scheduler& scheduler) const = 0;
     virtual bool real_time_may_launch(const Scheduler& scheduler) const = 0;
-    virtual bool best_effort_may_launch(const Scheduler& scheduler) const = 0;
+    virtual Grant best_effort(const Scheduler& scheduler) const = 0;
 };
 
-std::unique_ptr<Policy> make_reset_policy();
-
-// By the name of the manifest or the command line; null when there is none of that name.
+// Null when there is none of that name.
 std::unique_ptr<Policy> make_policy(const std::string& name);
+std::vector<std::string> policy_names();
+
+// What make_policy() chooses from, policy_<name>.cpp.
+std::unique_ptr<Policy> make_reef_policy();
+std::unique_ptr<Policy> make_reset_policy();
+std::unique_ptr<Policy> make_wait_policy();
+std::unique_ptr<Policy> make_streams_policy();
+std::unique_ptr<Policy> make_sequential_policy();
 
 }  // namespace reef

@@ -10,22 +10,16 @@ namespace {
 class ResetPolicy final : public Policy {
 public:
     const char* name() const override { return "reset"; }
-    bool preemptible() const override { return true; }
+    Checks checks() const override { return Checks::within_blocks; }
     void vacate(Scheduler& scheduler) const override { scheduler.preempt(); }
     bool real_time_may_launch(const Scheduler&) const override { return true; }
-    bool best_effort_may_launch(const Scheduler& scheduler) const override { return !scheduler.real_time_pending(); }
+    Grant best_effort(const Scheduler& scheduler) const override {
+        return scheduler.real_time_pending() ? kNothing : kEverything;
+    }
 };
 
 }  // namespace
 
 std::unique_ptr<Policy> make_reset_policy() { return std::make_unique<ResetPolicy>(); }
-
-std::unique_ptr<Policy> make_policy(const std::string& name) {
-    // `reef` is reset plus padding; without a padding plan for the running model it is reset.
-    if (name == "reef" || name == "reset") {
-        return make_reset_policy();
-    }
-    return nullptr;
-}
 
 }  // namespace reef

@@ -37,11 +37,14 @@ bool Scheduler::Share::operator()(const Task& a, const Task& b) const {
 Scheduler::Scheduler(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits), queues_(device.info().queues) {
     set_aside_.reserve(kMaxRunnable);
+}
+
+void Scheduler::begin() {
     for (QueueId queue = 1; queue < queues_.size(); ++queue) {
-        queues_[queue].mark = device.retired(queue);
-        device.write_epoch(queue, queues_[queue].epoch);
+        queues_[queue].mark = device_.retired(queue);
+        device_.write_epoch(queue, queues_[queue].epoch);
     }
-    real_time_mark_ = device.retired(kRealTimeQueue);
+    real_time_mark_ = device_.retired(kRealTimeQueue);
 }
 
 // ---------------------------------------------------------------- requests come and go
@@ -223,19 +226,39 @@ bool Scheduler::has_work(const Task& task) {
 void Scheduler::make_runnable(Task& task) {
     if (!decltype(runnable_)::contains(task)) {
         // A task that was away does not get back the time in which it asked for nothing.
-        task.virtual_time = std::max(task.virtual_time, virtual_now_);
+        task.virtual_time = policy_.by_arrival() ? first_arrival(task) : std::max(task.virtual_time, virtual_now_);
         runnable_.push(task);
     }
 }
 
 void Scheduler::drop_if_idle(Task& task) {
-    if (decltype(runnable_)::contains(task) && !has_work(task)) {
-        runnable_.remove(task);
+    if (!decltype(runnable_)::contains(task)) {
+        return;
     }
+    if (!has_work(task)) {
+        runnable_.remove(task);
+    } else if (policy_.by_arrival()) {
+        runnable_.remove(task);
+        make_runnable(task);
+    }
+}
+
+uint64_t Scheduler::first_arrival(const Task& task) {
+    uint64_t first = kNever;
+    for (const Request* request = task.started.front(); request; request = decltype(task.started)::next(*request)) {
+        first = std::min(first, request->arrival);
+    }
+    for (const TaskModel& model : task.models) {
+        first = model.waiting.empty() ? first : std::min(first, model.waiting.front()->arrival);
+    }
+    return first;
 }
 
 // By the part of the device that the window can use.
 void Scheduler::charge(Task& task, const Flight& flight, int64_t ns) {
+    if (policy_.by_arrival()) {
+        return;
+    }
     const bool queued = decltype(runnable_)::contains(task);
     if (queued) {
         runnable_.remove(task);
@@ -281,7 +304,7 @@ uint32_t Scheduler::window_end(const Request& request, uint64_t& estimate_ns) co
     estimate_ns = 0;
     while (last < request.model->kernels) {
         const uint64_t next = cost[last] ? cost[last] : guess;
-        if (last > request.launched && estimate_ns + next > limits_.window_ns) {
+        if (last > request.launched && estimate_ns + next > limits_.window_ns && policy_.checks() != Checks::none) {
             break;
         }
         estimate_ns += next;
@@ -307,8 +330,14 @@ void Scheduler::launch_window(QueueId id, Request& request, uint64_t now_ns) {
     account(now_ns);
     Flight& flight = queue.at(queue.count++);
     flight = {&request, request.launched, last, ++queue.mark, false, now_ns, estimate, 0, width(request, last)};
-    device_.launch(
-        id, {request.context, request.binding, request.launched, last, queue.epoch, policy_.preemptible(), queue.mark});
+    device_.launch(id, {.context = request.context,
+                        .binding = request.binding,
+                        .first = request.launched,
+                        .last = last,
+                        .epoch = queue.epoch,
+                        .preemptible = policy_.checks() != Checks::none,
+                        .mark = queue.mark,
+                        .finish_blocks = policy_.checks() == Checks::between_blocks});
     request.launched = last;
     request.queue = id;
     ++request.in_flight;
@@ -367,10 +396,10 @@ bool Scheduler::fill(QueueId queue, uint64_t now_ns) {
     return request != nullptr;
 }
 
-void Scheduler::launch_best_effort(uint64_t now_ns) {
+void Scheduler::launch_best_effort(uint32_t windows, uint64_t now_ns) {
     // Every queue gets its first window before any gets a second: requests run side by side.
     for (uint32_t depth = 0; depth < std::min(kFlights, device_.info().queue_depth); ++depth) {
-        for (QueueId queue = 1; queue < queues_.size() && !runnable_.empty(); ++queue) {
+        for (QueueId queue = 1; queue < queues_.size() && !runnable_.empty() && flights_ < windows; ++queue) {
             if (queues_[queue].count == depth && !fill(queue, now_ns) && depth == 0) {
                 break;  // nothing that is nowhere yet: the other empty queues would find nothing either
             }
@@ -450,8 +479,8 @@ bool Scheduler::progress(uint64_t now_ns) {
 void Scheduler::dispatch(uint64_t now_ns) {
     expire(now_ns);
     launch_real_time(now_ns);
-    if (!runnable_.empty() && policy_.best_effort_may_launch(*this)) {
-        launch_best_effort(now_ns);
+    if (!runnable_.empty()) {
+        launch_best_effort(policy_.best_effort(*this).windows, now_ns);
     }
 }
 

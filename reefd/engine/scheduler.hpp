@@ -39,6 +39,9 @@ class Scheduler {
 public:
     Scheduler(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits);
 
+    // Before the first turn: goes on from the marks and epochs of those who used the device before.
+    void begin();
+
     void submit(Request& request);
     // 0: it ends with `status`; -EALREADY: too late.
     int32_t cancel(Request& request, int32_t status, uint64_t now_ns);
@@ -56,7 +59,8 @@ public:
     // Invalidates and forgets everything that was launched on the best-effort queues.
     void preempt();
 
-    bool real_time_pending() const { return running_ != nullptr || !real_time_.empty() || hold_until_ns_ != 0; }
+    bool real_time_queued() const { return running_ != nullptr || !real_time_.empty(); }
+    bool real_time_pending() const { return real_time_queued() || hold_until_ns_ != 0; }  // or announced
     bool real_time_running() const { return running_ != nullptr; }
     bool best_effort_in_flight() const { return flights_ != 0; }
     bool in_flight() const { return flights_ != 0 || running_ != nullptr; }
@@ -80,7 +84,7 @@ private:
     };
     static constexpr uint32_t kFlights = 2;  // on one queue: one runs, one waits, so that the device has no gap
     struct Queue {
-        uint32_t epoch = 1;
+        uint32_t epoch = kFirstEpoch;
         uint32_t mark = 0;
         uint32_t head = 0;
         uint32_t count = 0;
@@ -100,7 +104,7 @@ private:
     };
 
     void launch_real_time(uint64_t now_ns);
-    void launch_best_effort(uint64_t now_ns);
+    void launch_best_effort(uint32_t windows, uint64_t now_ns);
     bool fill(QueueId queue, uint64_t now_ns);
     Request* choose(Task& task, QueueId queue, uint64_t now_ns);
     void launch_window(QueueId queue, Request& request, uint64_t now_ns);
@@ -118,6 +122,7 @@ private:
     void make_runnable(Task& task);
     void drop_if_idle(Task& task);
     static bool has_work(const Task& task);
+    static uint64_t first_arrival(const Task& task);
 
     Device& device_;
     const Policy& policy_;

@@ -55,7 +55,7 @@ SimulatedContext& of(Context* context) { return *static_cast<SimulatedContext*>(
 
 SimulatedDevice::SimulatedDevice(const DeviceOptions& options)
     : info_{"simulated", "cost model, simulated time", options.workers ? options.workers : 4, 5, kDepth, true, false},
-      queues_(info_.queues), units_(info_.compute_units) {}
+      exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}
 
 SimulatedDevice::~SimulatedDevice() = default;
 
@@ -89,7 +89,8 @@ void SimulatedDevice::launch(QueueId id, const Window& window) {
 void SimulatedDevice::write_epoch(QueueId id, uint32_t epoch) {
     queues_[id].epoch = epoch;
     for (Unit& unit : units_) {
-        if (!unit.busy || unit.queue != id || unit.abandoned || !stale(queues_[id], queues_[id].front())) {
+        if (!unit.busy || unit.queue != id || unit.abandoned || !stale(queues_[id], queues_[id].front()) ||
+            queues_[id].front().finish_blocks) {
             continue;
         }
         const uint64_t check_ns = of(queues_[id].front().context).model->costs[unit.kernel].check_ns;
@@ -177,6 +178,9 @@ bool SimulatedDevice::next_block(QueueId id, Unit& unit) {
 void SimulatedDevice::start_blocks() {
     for (Unit& unit : units_) {
         if (unit.busy || next_block(kRealTimeQueue, unit)) {
+            continue;
+        }
+        if (exclusive_ && queues_[kRealTimeQueue].count != 0) {
             continue;
         }
         for (uint32_t i = 0; i + 1 < queues_.size() && !unit.busy; ++i) {

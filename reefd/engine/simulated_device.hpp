@@ -80,6 +80,7 @@ private:
     void record(TraceRecord::What what, QueueId queue, const Window& window, uint32_t a, uint32_t b);
 
     DeviceInfo info_;
+    const bool exclusive_;
     uint64_t now_ns_ = 1'000'000'000;  // not 0: a time of 0 means none
     std::vector<Queue> queues_;
     std::vector<Unit> units_;
