@@ -84,6 +84,7 @@ class _Emitter:
             args=[self._index(value) for value in (*reads, *writes)],
             access=[*[read] * len(reads), *[write] * len(writes)],
             attributes={key: _attribute(value) for key, value in node.attributes.items()},
+            nodes=node.sources,
         )
 
 

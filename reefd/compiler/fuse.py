@@ -35,6 +35,7 @@ def fuse(graph: Graph) -> None:
 def _take(node: Node, after: Node, places: dict[Node, int], absorbed: set[Node]) -> None:
     """The chain now ends where `after` was, and its result is `after`'s."""
     absorbed.add(after)
+    node.absorb(after)
     node.outputs = after.outputs
     places[node] = places[after]
 
@@ -100,6 +101,8 @@ def _residual(
     if residual.shape != node.output.shape and residual is other:
         return False
     # Arguments: x, w, bias, residual, slope.
+    if residual is not other:
+        node.absorb(producers[other])
     node.inputs.insert(2 + int(node.attributes.get("bias", 0)), residual)
     node.attributes["residual"] = 1
     if node.attributes.get("activation"):

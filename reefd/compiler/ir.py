@@ -46,6 +46,12 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
     opset: int = 0
     domain: str = ""
+    sources: list[str] = field(default_factory=list)  # the ONNX nodes whose work this does, once lowered
+
+    def absorb(self, *others: "Node") -> None:
+        """This node does the work of others too, which run before or after it."""
+        names = (name for node in (self, *others) for name in node.sources)
+        self.sources = list(dict.fromkeys(names))
 
     @property
     def output(self) -> Value:

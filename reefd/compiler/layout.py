@@ -9,6 +9,7 @@ products and outputs want the logical order, element-wise kernels take what they
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,13 @@ class _Layout:
         else:
             inputs = [self.get(value, row_major(value.rank)) for value in node.reads()]
             outputs = [self._define(value, row_major(value.rank)) for value in node.writes()]
-            self.nodes.append(Node(node.op, node.name, list(inputs), list(outputs), node.attributes))
+            self._keep(node, list(inputs), list(outputs), node.attributes)
+
+    def _keep(
+        self, node: Node, inputs: list[Value | None], outputs: list[Value | None], attributes: dict[str, Any]
+    ) -> None:
+        """The same kernel over memory."""
+        self.nodes.append(Node(node.op, node.name, inputs, outputs, attributes, sources=node.sources))
 
     def _transpose(self, node: Node) -> None:
         source = node.input(0)
@@ -123,7 +130,7 @@ class _Layout:
             else:
                 inputs.append(self.get(value, form if feature_map else row_major(value.rank)))
         output = self._define(node.output, form)
-        self.nodes.append(Node(node.op, node.name, inputs, [output], attributes))
+        self._keep(node, inputs, [output], attributes)
 
     def _reads_planar(self, node: Node, value: Value) -> bool:
         """A network's first convolution reads the picture as the client wrote it."""
@@ -145,7 +152,7 @@ class _Layout:
                 old = attributes[key]
                 attributes[key] = [old[start + axis] for start in range(0, len(old), rank) for axis in form]
         outputs = [self._define(value, form) for value in node.writes()]
-        self.nodes.append(Node(node.op, node.name, list(inputs), list(outputs), attributes))
+        self._keep(node, list(inputs), list(outputs), attributes)
 
     def _common_form(self, node: Node, rank: int) -> Form:
         """The form of most of what the kernel reads."""
@@ -192,7 +199,7 @@ class _Layout:
         self.nodes.append(Node("reshape", source.name, [self.get(source, form)], [split]))
         joined = Value(node.name, source.dtype, tuple(extents[atom] for atom in wanted))
         perm = [lying.index(atom) for atom in wanted]
-        self.nodes.append(Node("transpose", node.name, [split], [joined], {"perm": perm}))
+        self.nodes.append(Node("transpose", node.name, [split], [joined], {"perm": perm}, sources=node.sources))
         physical = self._define(target, target_form)
         self.nodes.append(Node("reshape", node.name, [joined], [physical]))
 

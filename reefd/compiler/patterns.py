@@ -38,6 +38,12 @@ class _Finder:
         return node if node is not None and node.op == "binary" and node.attributes["function"] == function else None
 
     def _become(self, node: Node, op: str, inputs: list[Value], **attributes: object) -> None:
+        inner = [value for value in node.reads() if value not in inputs]
+        while inner:  # what led from the inputs to this node
+            before = self.producers.get(inner.pop())
+            if before is not None:
+                node.absorb(before)
+                inner += [value for value in before.reads() if value not in inputs]
         node.op, node.inputs, node.attributes = op, list(inputs), dict(attributes)
 
     def _gelu(self, erf: Node) -> None:

@@ -43,6 +43,7 @@ def _merge_equal(graph: Graph) -> bool:
         first = seen.setdefault((node.op, inputs, attributes, shapes), node)
         if first is not node:
             replaced.update(zip(node.writes(), first.writes(), strict=True))
+            first.absorb(node)
     graph.replace(replaced)
     return bool(replaced)
 
@@ -87,6 +88,7 @@ def _fold_channel_arithmetic(graph: Graph) -> bool:
         folded = _fold_one(node, after)
         if folded:
             replaced[after.output] = node.output
+            node.absorb(after)
             after.inputs = []
     graph.replace(replaced)
     graph.nodes = [node for node in graph.nodes if node.op != "binary" or node.inputs]
@@ -153,5 +155,6 @@ def _fold_pads(graph: Graph) -> bool:
         top, left, bottom, right = node.attributes["pads"]
         node.attributes["pads"] = [top + pads[2], left + pads[3], bottom + pads[6], right + pads[7]]
         node.inputs[0] = pad.input(0)
+        node.absorb(pad)
         changed = True
     return changed

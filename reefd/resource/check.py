@@ -131,6 +131,8 @@ def _kernel(file: ModelFile, kernel: Kernel) -> None:
         raise Fault(f"kernel {kernel.name!r}: {len(kernel.access)} accesses for {len(kernel.args)} args")
     if len(kernel.attributes) > MAX_ATTRIBUTES:
         raise Fault(f"kernel {kernel.name!r}: {len(kernel.attributes)} attributes")
+    for node in kernel.nodes:
+        _name(f"a node of kernel {kernel.name!r}", node)
     for key, value in kernel.attributes.items():
         _name(f"an attribute of kernel {kernel.name!r}", key)
         if isinstance(value, list | str) and len(value) > MAX_LIST:

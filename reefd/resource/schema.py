@@ -48,6 +48,7 @@ class Kernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     op: str = ""
     access: list[Access] = []
     attributes: dict[str, Attribute] = {}
+    nodes: list[str] = []  # the ONNX nodes whose work it does
     launch_params: list[int] = []  # a GPU's grid and block; empty where the device chooses
 
 

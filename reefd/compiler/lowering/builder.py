@@ -49,7 +49,7 @@ class Builder:
             if len(shape) > MAX_RANK:
                 raise Unsupported(f"a tensor of rank {len(shape)}", nearest=f"rank at most {MAX_RANK}")
             values.append(Value(name if place == 0 else f"{name}:{place}", dtype, tuple(int(n) for n in shape)))
-        self.nodes.append(Node(op, name, list(inputs), list(values), attributes))
+        self.nodes.append(Node(op, name, list(inputs), list(values), attributes, sources=[self.source]))
         return values
 
     def constant(self, array: np.ndarray | float, dtype: str | None = None, name: str = "") -> Value:
