@@ -16,7 +16,7 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 bench-models lint format werror install clean
+.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 bench-models bench-checkpoints lint format werror install clean
 
 help:
 	@echo 'make demo        two perception programs share one daemon; results in build/demo'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
 	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
+	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
 	@echo 'make c           libreef.so and the C examples, in build/c'
@@ -70,6 +71,9 @@ bench-models: setup
 	    $(BIN)/reefctl bench models --device cpu --against onnxruntime --threads $$threads --json \
 	        >build/bench/models-$$threads.json && cat build/bench/models-$$threads.json || exit 1; \
 	done
+
+bench-checkpoints: setup
+	$(BIN)/python tests/kernels/checkpoints.py
 
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -53,11 +53,18 @@ struct TensorView {
     const void* constant;  // weights: their data, valid while the model is loaded; else null
 };
 
+#if REEF_STAMP_CHECKS  // only where the time between check points is measured: tests/kernels/checkpoints.py
+void stamp_check();
+#endif
+
 // Where a preemptible block looks whether its window is still valid.
 struct Checkpoint {
     const uint32_t* queue_epoch;
     uint32_t window_epoch;
     __attribute__((always_inline)) bool stale() const {
+#if REEF_STAMP_CHECKS
+        stamp_check();
+#endif
         return __atomic_load_n(queue_epoch, __ATOMIC_RELAXED) != window_epoch;
     }
 };

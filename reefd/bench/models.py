@@ -83,7 +83,8 @@ def measure(names: Sequence[str], threads: int, seconds: float, folder: Path) ->
 
 def _alternate(sides: Sequence[Rounds], seconds: float) -> list[np.ndarray]:
     counted: list[list[int]] = [[] for _ in sides]
-    rounds = [max(LEAST_ROUNDS, math.ceil(TURN_S * 1e9 / max(1, min(side(3))))) for side in sides]
+    turn_ns = min(TURN_S, seconds / TURNS) * 1e9
+    rounds = [max(LEAST_ROUNDS, math.ceil(turn_ns / max(1, min(side(3))))) for side in sides]
     turns, end = 0, time.monotonic() + seconds * len(sides)
     while turns < TURNS or time.monotonic() < end:
         for side, count, times in zip(sides, rounds, counted, strict=True):

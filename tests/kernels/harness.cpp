@@ -76,9 +76,24 @@ bool run_blocks(Instance& instance, const uint32_t* order, unsigned threads, boo
     return whole;
 }
 
+#if REEF_STAMP_CHECKS
+struct {
+    std::chrono::steady_clock::time_point last;
+    std::chrono::steady_clock::duration longest;
+} stamp;
+#endif
+
 }  // namespace
 
 namespace reef::cpu {
+
+#if REEF_STAMP_CHECKS
+void stamp_check() {
+    const auto now = std::chrono::steady_clock::now();
+    stamp.longest = std::max(stamp.longest, now - stamp.last);
+    stamp.last = now;
+}
+#endif
 
 uint32_t Spec::tensors() const { return static_cast<uint32_t>(self(this).views.size()); }
 const TensorView& Spec::tensor(uint32_t index) const { return self(this).views.at(index); }
@@ -140,6 +155,8 @@ bool Spec::fail(const char* format, ...) {
 extern "C" {
 
 struct HarnessTensor {
+    uint32_t dtype;
+    uint32_t item;  // bytes
     uint32_t rank;
     int64_t shape[8];
     void* data;
@@ -162,9 +179,9 @@ void harness_numbers(Instance* instance, const char* name, const double* values,
 void harness_tensor(Instance* instance, const HarnessTensor* tensor) {
     reef::cpu::TensorView view{};
     view.name = "t";
-    view.dtype = reef::cpu::DType::f32;
+    view.dtype = static_cast<reef::cpu::DType>(tensor->dtype);
     view.rank = tensor->rank;
-    view.bytes = 4;
+    view.bytes = tensor->item;
     for (uint32_t i = 0; i < tensor->rank; i++) {
         view.shape[i] = tensor->shape[i];
         view.bytes *= static_cast<size_t>(tensor->shape[i]);
@@ -176,12 +193,16 @@ void harness_tensor(Instance* instance, const HarnessTensor* tensor) {
 }
 
 bool harness_create(Instance* instance, const char* isa, const char* op) {
+#if REEF_STAMP_CHECKS  // built for one instruction set
+    reef::cpu::OperatorTable table = REEF_TABLE();
+#else
     reef::cpu::OperatorTable table = reef::cpu::operators_portable();
 #if defined(__x86_64__)
     if (std::strcmp(isa, "avx2") == 0)
         table = reef::cpu::operators_avx2();
     if (std::strcmp(isa, "avx512") == 0)
         table = reef::cpu::operators_avx512();
+#endif
 #endif
     for (; *table; table++)
         if (std::strcmp((*table)->name, op) == 0)
@@ -195,7 +216,6 @@ bool harness_run(Instance* instance, const uint32_t* order, uint32_t threads, bo
     return run_blocks(*instance, order, threads, preemptible, &epoch);
 }
 
-// The longest time between two looks at the checkpoint cannot be seen from outside; the time of a block can.
 // Seconds of each of `rounds` whole runs, on threads that stay between rounds, into `seconds`.
 void harness_time(Instance* instance, uint32_t threads, bool preemptible, uint32_t rounds, double* seconds) {
     const reef::cpu::Kernel& kernel = instance->kernel;
@@ -253,5 +273,31 @@ void harness_block_times(Instance* instance, uint32_t rounds, double* seconds) {
             seconds[block] = r == 0 ? time : std::min(seconds[block], time);
         }
 }
+
+#if REEF_STAMP_CHECKS
+// The longest time without a look at the checkpoint in each block (its begin and end count as looks), and the time of
+// the whole block, the least of `rounds`. `evicting` bytes are read before each round, to empty the caches.
+void harness_longest(Instance* instance, uint32_t rounds, uint64_t evicting, double* longest, double* seconds) {
+    const reef::cpu::Kernel& kernel = instance->kernel;
+    const uint32_t epoch = 0;
+    Memory scratch = make(kernel.scratch_bytes);
+    std::memset(scratch.get(), 0, kernel.scratch_bytes);
+    std::vector<uint64_t> other(evicting / sizeof(uint64_t), 1);
+    for (uint32_t r = 0; r < rounds; r++) {
+        for (uint64_t& word : other)
+            word += r;
+        for (uint32_t block = 0; block < kernel.blocks; block++) {
+            const auto start = stamp.last = std::chrono::steady_clock::now();
+            stamp.longest = {};
+            kernel.run_preemptible(kernel, {instance->args.data(), block, scratch.get()}, {&epoch, 0});
+            reef::cpu::stamp_check();
+            const double gap = std::chrono::duration<double>(stamp.longest).count();
+            const double time = std::chrono::duration<double>(stamp.last - start).count();
+            longest[block] = r == 0 ? gap : std::min(longest[block], gap);
+            seconds[block] = r == 0 ? time : std::min(seconds[block], time);
+        }
+    }
+}
+#endif
 
 }  // extern "C"

@@ -20,8 +20,17 @@ Array = NDArray[np.float32]
 INSTRUCTION_SETS: list[str] = _engine.instruction_sets()
 
 
+# kernels/cpu/kernel.hpp
+_DTYPES = {
+    "float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
+    "float64": 11, "uint32": 12, "uint64": 13,
+}  # fmt: skip
+
+
 class _Tensor(ctypes.Structure):
     _fields_ = (
+        ("dtype", ctypes.c_uint32),
+        ("item", ctypes.c_uint32),
         ("rank", ctypes.c_uint32),
         ("shape", ctypes.c_int64 * 8),
         ("data", ctypes.c_void_p),
@@ -47,7 +56,11 @@ def library() -> ctypes.CDLL:
         options = ["-std=c++20", "-O2", "-fPIC", "-shared", "-pthread", f"-I{ROOT}/kernels/cpu"]
         subprocess.run(["g++", *options, source, *objects, "-o", made], check=True)
         made.replace(target)
-    loaded = ctypes.CDLL(str(target))
+    return declared(ctypes.CDLL(str(target)))
+
+
+def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The same with the types of its results."""
     loaded.harness_new.restype = ctypes.c_void_p
     loaded.harness_error.restype = ctypes.c_char_p
     loaded.harness_scratch.restype = ctypes.c_uint64
@@ -56,11 +69,11 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def aligned(array: Array) -> Array:
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
     """A copy that begins a cache line, as in a model's arena."""
-    memory = np.empty(array.size * 4 + 64, np.uint8)
+    memory = np.empty(array.nbytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    copy = memory[start : start + array.size * 4].view(np.float32).reshape(array.shape)
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
@@ -70,18 +83,21 @@ class RefusedError(Exception):
 
 
 class Instance:
-    """A kernel instance. `tensors` are its arguments, the last is written; `constants` are the indices of weights."""
+    """A kernel instance. `tensors` are its arguments, the last `written` are outputs; `constants` are the indices of
+    weights."""
 
     def __init__(
         self,
         op: str,
-        tensors: Sequence[Array],
+        tensors: Sequence[NDArray[Any]],
         attributes: Mapping[str, Any],
         *,
         constants: Sequence[int] = (),
         isa: str = "",
+        written: int = 1,
+        built: ctypes.CDLL | None = None,
     ) -> None:
-        self._library = library()
+        self._library = built or library()
         self._tensors = [aligned(tensor) for tensor in tensors]
         self._handle = ctypes.c_void_p(self._library.harness_new())
         for name, value in attributes.items():
@@ -93,8 +109,9 @@ class Instance:
                 self._library.harness_numbers(self._handle, name.encode(), buffer, len(numbers))
         for index, tensor in enumerate(self._tensors):
             shape = (ctypes.c_int64 * 8)(*tensor.shape)
-            written = index + 1 == len(self._tensors)
-            described = _Tensor(tensor.ndim, shape, tensor.ctypes.data, index in constants, written)
+            kind = (_DTYPES[tensor.dtype.name], tensor.itemsize, tensor.ndim)
+            is_output = index >= len(self._tensors) - written
+            described = _Tensor(*kind, shape, tensor.ctypes.data, index in constants, is_output)
             self._library.harness_tensor(self._handle, ctypes.byref(described))
         if not self._library.harness_create(self._handle, (isa or INSTRUCTION_SETS[-1]).encode(), op.encode()):
             raise RefusedError(self._library.harness_error(self._handle).decode())
@@ -118,6 +135,13 @@ class Instance:
         seconds = (ctypes.c_double * rounds)()
         self._library.harness_time(self._handle, threads, preemptible, rounds, seconds)
         return list(seconds)
+
+    def longest(self, rounds: int, evicting: int) -> tuple[list[float], list[float]]:
+        """Of each block the longest time between check points, and its own, in seconds. Only of a library built for it
+        (checkpoints.py)."""
+        gaps, times = (ctypes.c_double * self.blocks)(), (ctypes.c_double * self.blocks)()
+        self._library.harness_longest(self._handle, rounds, ctypes.c_uint64(evicting), gaps, times)
+        return list(gaps), list(times)
 
     def block_times(self, rounds: int = 5) -> list[float]:
         seconds = (ctypes.c_double * self.blocks)()
