@@ -81,7 +81,7 @@ def measure(requests: int, rate: float, resource_dir: Path) -> tuple[list[Case],
     times: dict[str, list[int]] = {"alone": [], "beside": []}
     # As a real-time program would; without the right to it the ratio shows that too.
     with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
     answered = 0
     with PrivateDaemon(MANIFESTS, resource_dirs=[resource_dir.resolve()]) as daemon:
         os.environ["REEF_SOCKET"] = str(daemon.socket)

@@ -114,6 +114,11 @@ void CpuDevice::launch(QueueId id, const Window& window) {
     const uint32_t blocks = context.model().instances[first].kernel.blocks;
     slot.open(window.mark, Claim::pack(first, blocks));
     shared_.signals.work(blocks);
+    if (id == kRealTimeQueue) {
+        const uint64_t now = now_ns();
+        for (auto& worker : workers_)
+            worker->urge(now);
+    }
 }
 
 void CpuDevice::write_epoch(QueueId id, uint32_t epoch) {

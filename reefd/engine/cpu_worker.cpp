@@ -134,8 +134,6 @@ bool CpuWorker::serve(CpuQueue& queue, bool real_time) {
         return false;
     if (real_time)
         class_->enter_real_time(monotonic_ns());
-    else
-        class_->enter_best_effort();
     bool any = run_blocks(queue, window, real_time);
     if (window.leave())
         shared_.retire(queue);
@@ -153,6 +151,8 @@ bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
             return any;
         if (!window.peek().left())
             return any;
+        if (!real_time)
+            class_->enter_best_effort();
         // A block that was taken must be run, unless the window is stale: nobody else takes it in this window.
         Claim claim = window.take();
         if (!claim.left())

@@ -44,6 +44,8 @@ public:
     void start(int cpu);
     void fill_scratch(size_t bytes) { scratch_.fill(bytes); }
     bool real_time() const { return real_time_granted_; }
+    // Engine thread, after it opened a real-time window: a worker that is off its processor gets there at once.
+    void urge(uint64_t now_ns) { class_->urge(now_ns); }
     WorkerStatistics statistics() const;
 
 private:

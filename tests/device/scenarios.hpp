@@ -19,5 +19,7 @@ Scenario real_time_first, stale_behind_real_time, plain_window, side_by_side, un
     scheduling_class, purse, no_allocation;
 // stress_signals.cpp
 Scenario sleeping, arming;
+// stress_class.cpp
+Scenario urged;
 
 }  // namespace stress

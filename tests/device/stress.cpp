@@ -26,6 +26,7 @@ int main(int count, char** words) {
         {"no_allocation", no_allocation},
         {"sleeping", sleeping},
         {"arming", arming},
+        {"urged", urged},
     };
     if (count < 4)
         return 2;

@@ -177,7 +177,8 @@ void wakes_for_kernels(const Arguments& arguments) {
     }
 }
 
-// Real-time blocks run in SCHED_FIFO, best-effort blocks never do.
+// Real-time blocks run in SCHED_FIFO, best-effort blocks do not: at most the one that each worker was about to begin when
+// real-time work came and raised it.
 void scheduling_class(const Arguments& arguments) {
     CpuOptions how = options(arguments.workers);
     how.realtime = true;
@@ -200,7 +201,7 @@ void scheduling_class(const Arguments& arguments) {
         wait_for(device, kRealTimeQueue, real_time_mark);
         wait_for(device, 1, mark);
         CHECK(records[0].in_fifo == 6 && records[1].in_fifo == 6);
-        CHECK(records[2].in_fifo == 0 && records[3].in_fifo == 0);
+        CHECK(records[2].in_fifo + records[3].in_fifo <= (round % 2 ? arguments.workers : 0));
     }
 }
 

@@ -40,6 +40,7 @@ SCENARIOS = {
     "no_allocation": (50, 0),
     "sleeping": (100, 10),
     "arming": (100, 10),
+    "urged": (30, 5),
 }
 NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels"}
 
