@@ -5,7 +5,9 @@
 //   - leaves at its first check() when the queue epoch is not its window's, or when its bit is already set;
 //   - looks again at each check(), with a load issued at the check before, so that nobody waits for it;
 //   - sets its bit once it has passed its last check point, because from there on it always finishes.
-// All threads of a block leave together: thread 0 decides, and the decision comes with a barrier that the loop has anyway.
+// All threads of a block leave together: thread 0 decides, and the decision travels through shared memory across a
+// barrier that the loop has anyway (a barrier that reduces a flag was slower). Two words take turns, so that a decision
+// is still readable while thread 0 writes the next.
 //
 // Progress is published by the kernel after: when block 0 of kernel k finds the epoch valid, no block of the window's
 // earlier kernels can have found it stale (an epoch never returns, and kernels of a queue run in order), so they are all
@@ -60,8 +62,10 @@ template <> struct Gate<true> {
     }
 
     REEF_MEMBER bool check() {
-        bool valid = seen == window_epoch;  // in thread 0; equal zeros elsewhere
-        bool leave = barrier_any(!valid || (finished >> block % 32 & 1), words + turn);
+        bool valid = seen == window_epoch;
+        if (thread_index() == 0) words[turn] = !valid || (finished >> block % 32 & 1);
+        barrier();
+        bool leave = words[turn] != 0;
         turn ^= 1;
         if (thread_index() == 0) {
             if (block == 0 && valid) publish(place.progress, place.kernel);

@@ -11,7 +11,6 @@
 REEF_DEVICE int thread_index() { return threadIdx.x; }
 REEF_DEVICE int block_index() { return blockIdx.x; }
 REEF_DEVICE void barrier() { __syncthreads(); }
-REEF_DEVICE bool barrier_any(bool mine, u32*) { return __syncthreads_or(mine); }
 
 extern __shared__ __align__(128) u8 reef_shared_memory[];
 REEF_DEVICE u8* shared_memory() { return reef_shared_memory; }

@@ -14,11 +14,6 @@
 REEF_DEVICE int thread_index() { return reef_host::current->index; }
 REEF_DEVICE int block_index() { return reef_host::current->block->index; }
 REEF_DEVICE void barrier() { reef_host::wait(reef_host::current->block->everyone); }
-REEF_DEVICE bool barrier_any(bool mine, u32* word) {
-    if (thread_index() == 0) *word = mine;
-    barrier();
-    return *word != 0;
-}
 REEF_DEVICE u8* shared_memory() { return reef_host::current->block->memory; }
 
 REEF_DEVICE float bits_to_float(u32 bits) { return __builtin_bit_cast(float, bits); }
