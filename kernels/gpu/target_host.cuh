@@ -81,9 +81,11 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
     reef_host::wait(warp.everyone);
 }
 
-#define REEF_PLAIN(name, threads, resident, cluster, body) \
+// The stand-in drivers read the cluster size, which a GPU's code object holds too.
+#define REEF_PLAIN(name, threads, resident, cluster, body)    \
+    extern "C" const int name##_cluster __attribute__((used)) = 0 cluster; \
     extern "C" void name(const Args& args, const Place&) { body<false>(args, Place{}); }
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body) \
     extern "C" void name##_p(const Args& args, const Place& place) { body<true>(args, place); }
-#define REEF_CLUSTER(blocks)
-#define REEF_WINDOW(name, parameters, ...) extern "C" void name parameters __VA_ARGS__
+#define REEF_CLUSTER(blocks) +blocks
+#define REEF_WINDOW(name, ...) extern "C" void name(const Args& args, const Place& place) __VA_ARGS__
