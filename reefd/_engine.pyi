@@ -104,9 +104,7 @@ class LocalRequest:
 class LocalDevice:
     """A device without an engine: this process launches. For profiling and tests; one thread at a time."""
 
-    def launch(
-        self, queue: int, request: LocalRequest, first: int, last: int, epoch: int, preemptible: bool
-    ) -> int:
+    def launch(self, queue: int, request: LocalRequest, first: int, last: int, epoch: int, preemptible: bool) -> int:
         """Launches kernels [first, last) as one window; returns its mark."""
     def write_epoch(self, queue: int, epoch: int) -> None: ...
     def retired(self, queue: int) -> int: ...

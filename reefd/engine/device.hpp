@@ -78,8 +78,8 @@ struct WorkerStatistics {
 
 // The place of a request's tensors: base addresses as the device sees them.
 struct Binding {
-    std::byte* inputs;   // the slot's input area (region C)
-    std::byte* outputs;  // the slot's output area (region D)
+    std::byte* inputs;            // the slot's input area (region C)
+    std::byte* outputs;           // the slot's output area (region D)
     bool device_reaches = false;  // both lie in memory for which Device::reach said yes; else a GPU copies them itself
 };
 

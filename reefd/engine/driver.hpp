@@ -29,11 +29,11 @@ struct DriverGraphExec;
 
 enum class DriverAttribute : uint8_t {
     compute_units,
-    block_shared_bytes,   // of one block, asked for
-    host_pointers,        // registered host memory has the same address on the device
-    capability_major,     // NVIDIA
-    capability_minor,     // NVIDIA
-    write_word,           // the driver can write a word of device memory in stream order
+    block_shared_bytes,  // of one block, asked for
+    host_pointers,       // registered host memory has the same address on the device
+    capability_major,    // NVIDIA
+    capability_minor,    // NVIDIA
+    write_word,          // the driver can write a word of device memory in stream order
     pci_domain,
     pci_bus,
     pci_device,

@@ -7,11 +7,11 @@
 namespace reef {
 namespace {
 
-constexpr unsigned kNonBlocking = 1;               // hipStreamNonBlocking
-constexpr unsigned kHostCoherent = 0x40000003;     // hipHostMallocCoherent | Mapped | Portable
-constexpr int kRelaxedCapture = 2;                 // hipStreamCaptureModeRelaxed
-constexpr int kNotReady = 600;                     // hipErrorNotReady
-constexpr int kInvalidValue = 1;                   // hipErrorInvalidValue
+constexpr unsigned kNonBlocking = 1;            // hipStreamNonBlocking
+constexpr unsigned kHostCoherent = 0x40000003;  // hipHostMallocCoherent | Mapped | Portable
+constexpr int kRelaxedCapture = 2;              // hipStreamCaptureModeRelaxed
+constexpr int kNotReady = 600;                  // hipErrorNotReady
+constexpr int kInvalidValue = 1;                // hipErrorInvalidValue
 
 struct Entries {
     int (*init)(unsigned);
@@ -36,15 +36,23 @@ int open_device(int ordinal, int* device) {
 
 int attribute(DriverAttribute which, int* value, int device) {
     switch (which) {
-    case DriverAttribute::compute_units: return entries.attribute(value, 63, device);
-    case DriverAttribute::block_shared_bytes: return entries.attribute(value, 74, device);
-    case DriverAttribute::pci_domain: return entries.attribute(value, 69, device);
-    case DriverAttribute::pci_bus: return entries.attribute(value, 67, device);
-    case DriverAttribute::pci_device: return entries.attribute(value, 68, device);
+    case DriverAttribute::compute_units:
+        return entries.attribute(value, 63, device);
+    case DriverAttribute::block_shared_bytes:
+        return entries.attribute(value, 74, device);
+    case DriverAttribute::pci_domain:
+        return entries.attribute(value, 69, device);
+    case DriverAttribute::pci_bus:
+        return entries.attribute(value, 67, device);
+    case DriverAttribute::pci_device:
+        return entries.attribute(value, 68, device);
     case DriverAttribute::host_pointers:
-    case DriverAttribute::write_word: *value = 0; return 0;
+    case DriverAttribute::write_word:
+        *value = 0;
+        return 0;
     case DriverAttribute::capability_major:
-    case DriverAttribute::capability_minor: break;
+    case DriverAttribute::capability_minor:
+        break;
     }
     return kInvalidValue;
 }

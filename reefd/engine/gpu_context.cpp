@@ -48,7 +48,8 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
         host_epoch_ = reinterpret_cast<uint32_t*>(host_.at(kHostEpoch));
         *host_epoch_ = epoch_;
     }
-    driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort), "filling");
+    driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort),
+                   "filling");
     driver_->check(driver_->synchronize(capture.best_effort), "filling");
     if (!host_epoch_)
         driver_->check(driver_->upload(epoch_word_, &epoch_, sizeof epoch_), "writing an epoch");
@@ -87,20 +88,31 @@ void GpuContext::release_graphs() {
 
 const void* GpuContext::resolve(const GpuArgument& argument, const Layout& layout) const {
     switch (argument.memory) {
-    case GpuMemory::none: return nullptr;
-    case GpuMemory::constant: return model_->constants.at(argument.offset);
-    case GpuMemory::workspace: return memory_.at(layout.workspace + argument.offset);
-    case GpuMemory::binding: return host_.device_at(0);
-    case GpuMemory::inputs: return memory_.at(layout.inputs);
-    case GpuMemory::outputs: return memory_.at(layout.outputs);
-    case GpuMemory::storage: break;
+    case GpuMemory::none:
+        return nullptr;
+    case GpuMemory::constant:
+        return model_->constants.at(argument.offset);
+    case GpuMemory::workspace:
+        return memory_.at(layout.workspace + argument.offset);
+    case GpuMemory::binding:
+        return host_.device_at(0);
+    case GpuMemory::inputs:
+        return memory_.at(layout.inputs);
+    case GpuMemory::outputs:
+        return memory_.at(layout.outputs);
+    case GpuMemory::storage:
+        break;
     }
     const uint64_t offset = model_->slot_offsets[argument.storage] + argument.offset;
     switch (model_->kinds[argument.storage]) {
-    case StorageKind::input: return memory_.at(layout.inputs + offset);
-    case StorageKind::output: return memory_.at(layout.outputs + offset);
-    case StorageKind::weight: return model_->constants.at(model_->weight_offsets[argument.storage] + argument.offset);
-    case StorageKind::arena: break;
+    case StorageKind::input:
+        return memory_.at(layout.inputs + offset);
+    case StorageKind::output:
+        return memory_.at(layout.outputs + offset);
+    case StorageKind::weight:
+        return model_->constants.at(model_->weight_offsets[argument.storage] + argument.offset);
+    case StorageKind::arena:
+        break;
     }
     return memory_.at(argument.offset);
 }

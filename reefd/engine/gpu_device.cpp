@@ -109,8 +109,8 @@ std::unique_ptr<Context> GpuDevice::make_context(std::shared_ptr<DeviceModel> mo
     const GpuCapture capture{capture_real_time_, capture_best_effort_, queues_[kRealTimeQueue].count,
                              queues_[kRealTimeQueue].mark};
     try {
-        return std::make_unique<GpuContext>(driver_, std::static_pointer_cast<const GpuModel>(std::move(model)), capture,
-                                            use);
+        return std::make_unique<GpuContext>(driver_, std::static_pointer_cast<const GpuModel>(std::move(model)),
+                                            capture, use);
     } catch (const DriverError& error) {
         throw ModelError(error.what());
     }
@@ -138,10 +138,10 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     const bool runs = first < window.last && !(window.preemptible && window.epoch != queue.epoch);
     if (runs)
         context.bind(window.binding);
-    queue.flight(window.mark) = {&context,     context.staged ? window.binding.outputs : nullptr,
-                                 window.last,  window.epoch,
+    queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
+                                 window.last,     window.epoch,
                                  context.epoch(), window.preemptible,
-                                 false,        runs};
+                                 false,           runs};
     queue.launched = window.mark;
 
     const bool whole = runs && !window.preemptible && id == kRealTimeQueue && first == 0 &&

@@ -39,7 +39,9 @@ public:
     ~HostMemory();
 
     std::byte* at(size_t offset) const { return base_ + offset; }
-    std::byte* device_at(size_t offset) const { return device_base_ + offset; }  // the same bytes, as the device sees them
+    std::byte* device_at(size_t offset) const {
+        return device_base_ + offset;
+    }  // the same bytes, as the device sees them
 
 private:
     std::shared_ptr<const Driver> driver_;

@@ -16,13 +16,20 @@ size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 // Bytes that a launch may touch behind an argument's memory.
 uint64_t room(const ModelSpec& spec, const GpuProgram& program, const GpuArgument& argument) {
     switch (argument.memory) {
-    case GpuMemory::none: return 0;
-    case GpuMemory::constant: return program.constants.size();
-    case GpuMemory::workspace: return program.workspace_bytes;
-    case GpuMemory::binding: return 16;
-    case GpuMemory::inputs: return spec.input_bytes();
-    case GpuMemory::outputs: return spec.output_bytes();
-    case GpuMemory::storage: break;
+    case GpuMemory::none:
+        return 0;
+    case GpuMemory::constant:
+        return program.constants.size();
+    case GpuMemory::workspace:
+        return program.workspace_bytes;
+    case GpuMemory::binding:
+        return 16;
+    case GpuMemory::inputs:
+        return spec.input_bytes();
+    case GpuMemory::outputs:
+        return spec.output_bytes();
+    case GpuMemory::storage:
+        break;
     }
     if (argument.storage >= spec.storages().size())
         return 0;
@@ -41,8 +48,8 @@ void GpuModel::check(const ModelSpec& spec, const GpuProgram& program) const {
             launch.threads == 0 || launch.threads > kMaxThreads || launch.shared_bytes > kMaxSharedBytes ||
             launch.units == 0 || launch.blocks % launch.units != 0)
             throw ModelError(where + ": " + std::to_string(launch.blocks) + " blocks of " +
-                             std::to_string(launch.threads) + " threads, " + std::to_string(launch.units) +
-                             " units, " + std::to_string(launch.shared_bytes) + " bytes of shared memory");
+                             std::to_string(launch.threads) + " threads, " + std::to_string(launch.units) + " units, " +
+                             std::to_string(launch.shared_bytes) + " bytes of shared memory");
         for (const GpuArgument& argument : launch.arguments) {
             const uint64_t end = room(spec, program, argument);
             if (argument.offset > end || argument.bytes > end - argument.offset)

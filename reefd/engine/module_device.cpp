@@ -127,8 +127,7 @@ void bind_device(nb::module_& module) {
     module.def("run_model", run_model, nb::arg("spec"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
                nb::arg("workers") = 0, nb::arg("isa") = "");
     nb::class_<LocalDevice> local(module, "LocalDevice");
-    local
-        .def_prop_ro("info", info)
+    local.def_prop_ro("info", info)
         .def("load", load, nb::arg("spec"))
         .def("run", run, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
              nb::arg("preemptible") = false, nb::arg("interrupt_at") = std::vector<uint32_t>{},

@@ -25,8 +25,8 @@ void make_device(LocalGpuDevice* self, const std::string& kind, int ordinal, uin
     if (kind != "cuda" && kind != "hip")
         throw nb::value_error("a GPU device is cuda or hip");
     try {
-        new (self) LocalGpuDevice(make_gpu_device(
-            kind, {.ordinal = ordinal, .best_effort_queues = queues, .shield_after = shield_after}));
+        new (self) LocalGpuDevice(
+            make_gpu_device(kind, {.ordinal = ordinal, .best_effort_queues = queues, .shield_after = shield_after}));
     } catch (const DriverError& error) {
         throw EngineFailure(-ENODEV, error.what());
     }

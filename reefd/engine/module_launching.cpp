@@ -85,8 +85,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
              nb::keep_alive<1, 2>(), nb::arg("device"), nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"),
              nb::kw_only(), nb::arg("registered") = true)
         .def_prop_ro("registered", [](const LocalRequest& self) { return self.binding.device_reaches; })
-        .def_prop_ro("kernels_done",
-                     [](const LocalRequest& self) { return self.device.kernels_done(*self.context); })
+        .def_prop_ro("kernels_done", [](const LocalRequest& self) { return self.device.kernels_done(*self.context); })
         .def("clear", [](LocalRequest& self) { self.device.clear_record(*self.context); })
         .def("copy_out", [](const LocalRequest& self) { self.areas.copy_out(); });
     local

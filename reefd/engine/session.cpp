@@ -28,7 +28,6 @@
 namespace reef {
 namespace {
 
-
 bool is_final(uint32_t state) { return state >= REEF_SLOT_DONE && state <= REEF_SLOT_REJECTED; }
 
 [[noreturn]] void damaged(uint32_t slot, const std::string& what) {

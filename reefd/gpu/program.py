@@ -13,7 +13,7 @@ from reefd.resource.schema import ITEM_SIZES, ModelFile
 from .compile import compile_source, target_kind
 from .conv import ConvShape, Tile
 from .instance import Kernel, ceil_div
-from .lower import Launch, Lowered, Workspace, lower_model
+from .lower import Launch, Workspace, lower_model
 from .simple import transfer_kernel
 from .source import kernel_source
 from .target import TARGETS
@@ -66,7 +66,9 @@ def plan_program(
     lowered = lower_model(model, weights, TARGETS[target], dtype, tiles)
     offsets, constants = _pack(lowered.constants)
     arena = next((i for i, s in enumerate(model.storage) if s.kind == "arena" and s.base < 0), 0)
-    workspace = max((a.bytes for launch in lowered.launches for a in launch.args if isinstance(a, Workspace)), default=0)
+    workspace = max(
+        (a.bytes for launch in lowered.launches for a in launch.args if isinstance(a, Workspace)), default=0
+    )
 
     def argument(given: int | str | Workspace | None) -> Argument:
         if given is None:

@@ -332,7 +332,7 @@ def _merge(shape: Sequence[int], operands: list[list[int]], rank: int) -> tuple[
 
 
 def transfer_kernel(nbytes: int, *, inputs: bool) -> Kernel:
-    """All inputs of a request into the device's buffer, or all outputs out of it. args: the two addresses, the buffer."""
+    """All inputs of a request into the device's buffer, or all outputs out of it. args: two addresses, the buffer."""
     chunks = ceil_div(nbytes, 16)
     each = 4
     constants: dict[str, Value] = {"CHUNKS": chunks, "EACH": each, "INPUT": inputs}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every device that the conformance suite drives, and small models that each of them can load.
 
-The stand-in drivers run the GPU code of the engine in this process. `REEF_TEST_GPU=cuda` or `hip` takes the machine's own
-driver and card instead, and code made for it.
+The stand-in drivers run the GPU code of the engine in this process. `REEF_TEST_GPU=cuda` or `hip` takes the machine's
+own driver and card instead, and code made for it.
 """
 
 import functools

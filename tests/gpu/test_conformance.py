@@ -19,7 +19,9 @@ RT = 0
 class Request:
     """A request that may be launched in windows, preempted and resumed."""
 
-    def __init__(self, device: _engine.LocalDevice, case: Case, model: _engine.Model, *, registered: bool = True) -> None:
+    def __init__(
+        self, device: _engine.LocalDevice, case: Case, model: _engine.Model, *, registered: bool = True
+    ) -> None:
         self.device, self.case, self.kernels = device, case, len(model.kernels)
         self.outputs = case.outputs()
         self.local = _engine.LocalRequest(device, model, case.inputs, self.outputs, registered=registered)
@@ -130,7 +132,13 @@ def test_interrupted_at_every_kernel(bench: Bench) -> None:
     for kernel in range(kernels):
         outputs = bench.case.outputs()
         report = bench.device.run(
-            bench.model, bench.case.inputs, outputs, preemptible=True, interrupt_at=[kernel], within_ns=60_000, seed=kernel
+            bench.model,
+            bench.case.inputs,
+            outputs,
+            preemptible=True,
+            interrupt_at=[kernel],
+            within_ns=60_000,
+            seed=kernel,
         )
         preempted += report["preempted"]
         assert [output.tobytes() for output in outputs] == bench.expected
@@ -147,8 +155,8 @@ def test_interrupted_at_random_instants(bench: Bench) -> None:
     for seed in range(25):
         outputs = bench.case.outputs()
         report = bench.device.run(
-            bench.model, bench.case.inputs, outputs, preemptible=True, interrupts=1 + seed, within_ns=10_000 << seed % 7,
-            seed=seed,
+            bench.model, bench.case.inputs, outputs, preemptible=True, interrupts=1 + seed,
+            within_ns=10_000 << seed % 7, seed=seed,
         )  # fmt: skip
         preempted += report["preempted"]
         assert [output.tobytes() for output in outputs] == bench.expected
@@ -287,7 +295,13 @@ def test_no_block_runs_twice_or_too_early(probed: Bench) -> None:
     for seed in range(20):
         outputs = probed.case.outputs()
         probed.device.run(
-            probed.model, probed.case.inputs, outputs, preemptible=True, interrupts=30, within_ns=5_000 << seed % 7, seed=seed
+            probed.model,
+            probed.case.inputs,
+            outputs,
+            preemptible=True,
+            interrupts=30,
+            within_ns=5_000 << seed % 7,
+            seed=seed,
         )
         assert [output.tobytes() for output in outputs] == probed.expected
 
