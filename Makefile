@@ -23,6 +23,7 @@ help:
 	@echo 'make test        the test suite'
 	@echo 'make test-model  the protocols of the rings, of adoption and of preemption, model-checked with SPIN'
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
+	@echo 'make test-random 5,000 random chains of operators against ONNX Runtime'
 	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
@@ -61,6 +62,10 @@ test-model: setup
 
 test-onnx: setup
 	$(BIN)/python tests/onnx/conformance.py
+
+.PHONY: test-random
+test-random: setup
+	$(BIN)/python -m pytest -q --hypothesis-profile=nightly tests/compiler/test_random.py
 
 test-gfx906: setup
 	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu

@@ -25,7 +25,7 @@ from reefd.compiler.simplify import simplify
 from reefd.resource.schema import ModelFile, Source
 
 STAGES = ("load", "lower", "simplify", "patterns", "fuse", "layout", "memory", "emit", "write")
-COMPILER = "reefd compiler 2"  # changes whenever the same model would become another resource
+COMPILER = "reefd compiler 3"  # changes whenever the same model would become another resource
 T = TypeVar("T")
 Progress = Callable[[str], None]
 

@@ -6,7 +6,7 @@ kernels/README.md or one of the two that cost nothing, `reshape` and (until the 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,19 @@ class Node:
         """This node does the work of others too, which run before or after it."""
         names = (name for node in (self, *others) for name in node.sources)
         self.sources = list(dict.fromkeys(names))
+
+    def become(
+        self, op: str, inputs: Sequence[Value], attributes: dict[str, Any], producers: Mapping[Value, "Node"]
+    ) -> None:
+        """This node turns into another, which computes its result from earlier values at once."""
+        taken, inner = [], list(self.reads())
+        while inner:  # what led from the inputs to this node
+            before = producers.get(inner.pop())
+            if before is not None and before not in taken and not set(before.writes()) <= set(inputs):
+                taken.append(before)
+                inner += [value for value in before.reads() if value not in inputs]
+        self.absorb(*taken)
+        self.op, self.inputs, self.attributes = op, list(inputs), attributes
 
     @property
     def output(self) -> Value:

@@ -17,6 +17,7 @@ from reefd.compiler.ir import Graph, Node, Value
 from reefd.compiler.operators import KERNELS
 
 Form = tuple[int, ...]
+HEADS: Form = (0, 2, 1, 3)  # the projections of all heads of a place lie together
 
 
 def lay_out(graph: Graph) -> Graph:
@@ -94,6 +95,9 @@ class _Layout:
             self._channels_last(node)
         elif KERNELS[node.op].layout == "any":
             self._any(node)
+        elif KERNELS[node.op].layout == "heads":
+            inputs = [self.get(value, HEADS if place < 3 else row_major(4)) for place, value in enumerate(node.reads())]
+            self._keep(node, list(inputs), [self._define(node.output, HEADS)], node.attributes)
         else:
             inputs = [self.get(value, row_major(value.rank)) for value in node.reads()]
             outputs = [self._define(value, row_major(value.rank)) for value in node.writes()]

@@ -141,6 +141,7 @@ Layout = Literal[
     "channels_last",  # N, spatial axes, C
     "any",            # whatever its inputs have, the same for all
     "row_major",      # the order of the logical axes
+    "heads",          # batch, place, head, number of what is batch, head, place, number
 ]  # fmt: skip
 
 
@@ -177,6 +178,7 @@ KERNELS: dict[str, KernelInfo] = {
     "arg_reduce": KernelInfo("any", axes=("axis",)),
     "scan": KernelInfo("any", axes=("axis",)),
     "layer_norm": KernelInfo(),
+    "attention": KernelInfo("heads"),
     "topk": KernelInfo(),
     "expand": KernelInfo(),
     "gather": KernelInfo(),

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "failure.hpp"
-#include "gpu_device.hpp"
 #include "region.hpp"
 #include "thread.hpp"
 
@@ -25,14 +24,7 @@ std::unique_ptr<Device> make_device(const EngineOptions& options, bool exclusive
     if (options.device == "simulated") {
         return std::make_unique<SimulatedDevice>(device);
     }
-    if (options.device == "cuda" || options.device == "hip") {
-        try {
-            return make_gpu_device(options.device);
-        } catch (const DriverError& error) {
-            throw EngineFailure(-ENODEV, "device '" + options.device + "': " + error.what());
-        }
-    }
-    throw EngineFailure(-ENODEV, "device '" + options.device + "' is unknown; there are: cpu, cuda, hip, simulated");
+    throw EngineFailure(-ENODEV, "device '" + options.device + "' is unknown; there are: cpu, simulated");
 }
 
 std::unique_ptr<Policy> find_policy(const std::string& name) {
@@ -58,9 +50,6 @@ Engine::Engine(const EngineOptions& options)
     LoopOptions loop;
     loop.max_sessions = options.max_sessions;
     loop.own_thread = simulated_ == nullptr;
-    if (device_->info().window_ns != 0) {
-        loop.limits.window_ns = device_->info().window_ns;
-    }
     loop_ = std::make_unique<Loop>(*device_, *policy_, loop);
 }
 
@@ -90,7 +79,7 @@ uint64_t Engine::run(const std::shared_ptr<DeviceModel>& model, const Binding& b
     while (device_->retired(queue) != mark) {
         if (simulated_) {
             simulated_->advance_to(simulated_->next_event_ns());
-        } else if (device_->arm() && device_->event_fd() >= 0) {
+        } else if (device_->arm()) {
             pollfd wait{.fd = device_->event_fd(), .events = POLLIN, .revents = 0};
             poll(&wait, 1, 100);
         }
@@ -235,7 +224,6 @@ void Engine::attach(const AttachRequest& request) {
                              request.c_fd,       request.d_fd, request.doorbell_fd,
                              request.socket_fd};
     auto session = std::make_unique<Session>(task, place, request.adopt);
-    session->reach(*device_);
     if (!simulated_) {
         loop_->robust().map(index, session->d_fd.get());
     }

@@ -98,7 +98,6 @@ private:
     void rang(Session& session, uint64_t now_ns);
     void look_for_faults(uint64_t now_ns);
     void look_for_stuck_device(uint64_t now_ns);
-    void accuse();
 
     bool spinning() const;
     void sleep();

@@ -41,7 +41,7 @@ def reference(model: onnx.ModelProto, inputs: Arrays) -> dict[str, np.ndarray]:
     """ONNX Runtime's answer."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -92,3 +92,10 @@ def test_depth_to_space(mode: str) -> None:
 
 def test_split() -> None:
     check_node("Split", [noise(2, 10, 4)], 0, outputs=3, constants={1: np.array([3, 1, 6], np.int64)}, axis=1)
+
+
+@pytest.mark.parametrize("repeats", [(2, 2, 2, 2, 2), (1, 3, 1, 2, 2), (2, 1, 1, 1, 3), (1, 1, 1, 1, 1)])
+def test_tile_of_many_axes(repeats: tuple[int, ...]) -> None:
+    check_node("Tile", [noise(2, 3, 2, 3, 4)], 0, constants={1: np.array(repeats, np.int64)})
+    six = np.array([2, *repeats], np.int64)
+    check_node("Tile", [noise(2, 2, 3, 2, 1, 4)], 0, constants={1: six})

@@ -64,11 +64,11 @@ def arg_reduce(build: Builder, node: Node) -> Value:
 def softmax(build: Builder, node: Node) -> Value:
     """Before opset 13 the axes from `axis` on were one."""
     x = node.input(0)
-    if node.opset < 13:
+    if node.opset < 13 and axis_of(node, "axis", 1, x.rank) != x.rank - 1:
         axis = axis_of(node, "axis", 1, x.rank)
         flat = build.reshape(x, [int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:]))])
         return build.reshape(_softmax(build, flat, 1, node.op), x.shape)
-    return _softmax(build, x, axis_of(node, "axis", -1, x.rank), node.op)
+    return _softmax(build, x, axis_of(node, "axis", 1 if node.opset < 13 else -1, x.rank), node.op)
 
 
 def _softmax(build: Builder, x: Value, axis: int, op: str) -> Value:

@@ -5,7 +5,7 @@ import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import Builder, axis_of, present, static, static_ints
+from reefd.compiler.lowering.builder import MAX_RANK, Builder, axis_of, present, static, static_ints
 
 
 def reshape(build: Builder, node: Node) -> Value:
@@ -111,18 +111,30 @@ def expand(build: Builder, node: Node) -> Value:
 
 
 def tile(build: Builder, node: Node) -> Value:
-    """[a, b] repeated (r, s) is [1, a, 1, b] expanded to [r, a, s, b]."""
+    """[a, b] repeated (r, s) is [1, a, 1, b] expanded to [r, a, s, b]. Axes that need not be apart are one meanwhile,
+    and what has too many axes is repeated along one after the other."""
     x = node.input(0)
     repeats = static_ints(node, 1, "repeats") or [1] * x.rank
+    if set(repeats) <= {1}:
+        return x
     apart: list[int] = []
     wide: list[int] = []
-    for extent, count in zip(x.shape, repeats, strict=True):
-        if count != 1:
-            apart, wide = [*apart, 1], [*wide, count]
-        apart, wide = [*apart, extent], [*wide, extent]
-    if len(wide) == x.rank:
-        return x
-    return build.reshape(build.emit("expand", [build.reshape(x, apart)], wide), node.output.shape)
+    shape = list(x.shape)
+    inner = 1  # of the axes since the last repeated one
+    for axis in reversed(range(x.rank)):
+        inner *= x.shape[axis]
+        if repeats[axis] == 1 and axis:
+            continue
+        apart, wide = [1, inner, *apart], [repeats[axis], inner, *wide]
+        shape[axis] *= repeats[axis]
+        inner = 1
+        if len(wide) + 3 > MAX_RANK or axis == 0:
+            ahead = int(np.prod(x.shape[:axis]))
+            x = build.emit("expand", [build.reshape(x, [ahead, *apart])], [ahead, *wide])
+            x = build.reshape(x, shape)
+            apart, wide = [], []
+            inner = int(np.prod(shape[axis:]))
+    return x
 
 
 def gather(build: Builder, node: Node) -> Value:

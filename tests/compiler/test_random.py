@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random chains of operators compute what ONNX Runtime computes. `make test-random` tries many more."""
+
+import numpy as np
+from chains import Chain, chains
+from hypothesis import HealthCheck, given, reject, settings
+from oracle import compiled, reference, run
+
+from reefd import _engine
+
+QUICK = 60
+TOLERANCE = 1e-4  # of the largest value, or of 0.01 where all are smaller
+EXAMPLES = QUICK if settings.get_current_profile_name() == "default" else settings.default.max_examples
+
+
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == QUICK,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+@given(chains())
+def test_chain(chain: Chain) -> None:
+    model = chain.model()
+    if not model.graph.node:
+        return
+    feeds = {info.name: chain.feeds[info.name] for info in model.graph.input}
+    try:
+        wanted = reference(model, feeds)
+    except Exception as error:  # ONNX Runtime's own: fusions that lose an input, forms that it lacks
+        assert "onnxruntime" in type(error).__module__, error
+        reject()
+    result = compiled(model)
+    for isa in _engine.instruction_sets():
+        for name, array in run(result, feeds, isa).items():
+            expected = wanted[name]
+            assert array.shape == expected.shape and array.dtype == expected.dtype
+            if array.dtype.kind != "f":
+                assert np.array_equal(array, expected), (name, isa)
+                continue
+            worst = np.abs(array.astype(np.float64) - expected).max()
+            assert worst <= TOLERANCE * max(np.abs(expected).max(), 1e-2), (name, isa, worst)
