@@ -43,6 +43,8 @@ class ModelSpec:
     ) -> int: ...
     def set_inputs(self, storages: Sequence[int]) -> None: ...
     def set_outputs(self, storages: Sequence[int]) -> None: ...
+    def set_program(self, program: GpuProgram) -> None:
+        """The model as GPU kernels; a CPU device ignores it, a GPU device refuses a model without one."""
     def set_padding(self, segments: Sequence[tuple[int, int]]) -> None:
         """The padding plan: (last, units) says that up to kernel `last`, from the end of the segment before,
         best-effort work may use so many of the device's compute units while the model runs as a real-time one. After
@@ -63,18 +65,52 @@ def run_model(
     """Loads a model on a CPU device of its own and runs it once, plain. Buffers are contiguous, in the order of
     set_inputs and set_outputs; `workers` 0: one for each CPU that this process may use."""
 
-class CpuDevice:
-    """A CPU device without an engine: this process launches. For profiling and tests; one thread at a time."""
+class GpuProgram:
+    """Code objects for one GPU target, constants, and the launches in order (reefd.gpu.program makes it)."""
+
+    def __init__(self, target: str, modules: Sequence[bytes], constants: Memory, workspace_bytes: int) -> None: ...
+    def add_launch(
+        self,
+        name: str,
+        entry: str,  # of the plain form; the preemptible one has "_p" behind it
+        module: int,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        units: int,  # of restoration: blocks, or clusters of them
+        arguments: Sequence[tuple[str, int, int, int]],  # memory, storage, offset, bytes that the launch may touch
+    ) -> None:
+        """memory: "none", "storage" (offset from the arena, or from a tensor that is no view), "constant", "workspace",
+        "binding", "inputs", "outputs"."""
+
+class LocalRequest:
+    """A context of a model and the tensors of one request, for launching windows by hand."""
 
     def __init__(
         self,
+        device: LocalDevice,
+        model: Model,
+        inputs: Sequence[Memory],
+        outputs: Sequence[Memory],
         *,
-        workers: int = 0,
-        isa: str = "",
-        realtime: bool = False,
-        spin_ns: int = 20_000,
-        shield_after: int = 8,
+        registered: bool = True,
     ) -> None: ...
+    registered: bool  # the device reaches the tensors as they lie
+    kernels_done: int
+    def clear(self) -> None: ...
+    def copy_out(self) -> None:
+        """From the request's memory into the output buffers."""
+
+class LocalDevice:
+    """A device without an engine: this process launches. For profiling and tests; one thread at a time."""
+
+    def launch(self, queue: int, request: LocalRequest, first: int, last: int, epoch: int, preemptible: bool) -> int:
+        """Launches kernels [first, last) as one window; returns its mark."""
+    def write_epoch(self, queue: int, epoch: int) -> None: ...
+    def retired(self, queue: int) -> int: ...
+    def wait(self, queue: int, mark: int, seconds: float = 60.0) -> bool:
+        """Until the mark was retired. False: not within that time, or the device failed."""
+    fault: str | None
     info: dict[str, Any]  # name, detail, compute_units, queues, queue_depth, realtime
     def load(self, spec: ModelSpec) -> Model: ...
     def run(
@@ -97,6 +133,24 @@ class CpuDevice:
         until the last block had left), over all rounds."""
     def statistics(self) -> list[dict[str, int]]:
         """Of each worker since the start: real_time_ns, best_effort_ns, blocks, abandoned."""
+
+class CpuDevice(LocalDevice):
+    def __init__(
+        self,
+        *,
+        workers: int = 0,
+        isa: str = "",
+        realtime: bool = False,
+        spin_ns: int = 20_000,
+        shield_after: int = 8,
+    ) -> None: ...
+
+class GpuDevice(LocalDevice):
+    """EngineError with -ENODEV: no driver, or no such device."""
+
+    def __init__(
+        self, kind: Literal["cuda", "hip"], *, ordinal: int = 0, queues: int = 4, shield_after: int = 8
+    ) -> None: ...
 
 class Model:
     """A model loaded on the engine's device. Freed when nothing refers to it any more."""

@@ -3,9 +3,12 @@
 //
 // Gate<false> is the plain kernel: a barrier and nothing else. Gate<true> belongs to a best-effort launch. A block
 //   - leaves at its first check() when the queue epoch is not its window's, or when its bit is already set;
-//   - looks again at each check(), with a load issued at the check before, so that nobody waits for it;
+//   - looks again at each check(), with a load issued at the check before, so that nobody waits for it; unless its kernel
+//     is shielded: then a block that has begun runs to its end;
 //   - sets its bit once it has passed its last check point, because from there on it always finishes.
-// All threads of a block leave together: thread 0 decides, and the decision comes with a barrier that the loop has anyway.
+// All threads of a block leave together: thread 0 decides, and the decision travels through shared memory across a
+// barrier that the loop has anyway (a barrier that reduces a flag was slower). Two words take turns, so that a decision
+// is still readable while thread 0 writes the next.
 //
 // Progress is published by the kernel after: when block 0 of kernel k finds the epoch valid, no block of the window's
 // earlier kernels can have found it stale (an epoch never returns, and kernels of a queue run in order), so they are all
@@ -20,7 +23,8 @@
 // Which kernel of which request a launch is, by value: reading these through a pointer would cost a trip to memory.
 struct Place {
     const u32* queue_epoch;
-    const u32* window_epoch;  // of the execution context; written in queue order before a window's kernels
+    const u32* window_epoch;  // two words of the execution context, written in queue order before a window's kernels:
+                              // its epoch, and the number of kernels (from the first) whose blocks, once begun, stay
     u32* bits;                // this kernel's, one a block
     u32* progress;            // host-visible: number of kernels known to be done, counted from the first
     u32 kernel;               // its index in the model
@@ -44,12 +48,13 @@ template <> struct Gate<true> {
     const Place& place;
     u32* words;  // two words of shared memory, which take turns
     u32 block;   // its number, or the cluster's where a cluster is the unit of restoration
-    u32 finished, window_epoch, seen, turn;
+    u32 finished, window_epoch, shielded, seen, turn;
 
     REEF_MEMBER Gate(const Place& where, u32* shared, u32 number)
-        : place(where), words(shared), block(number), finished(0), window_epoch(0), seen(0), turn(0) {
+        : place(where), words(shared), block(number), finished(0), window_epoch(0), shielded(0), seen(0), turn(0) {
         if (thread_index() == 0) {
             window_epoch = load_relaxed(place.window_epoch);
+            shielded = load_relaxed(place.window_epoch + 1);
             finished = load_relaxed(place.bits + block / 32);
         }
     }
@@ -60,12 +65,14 @@ template <> struct Gate<true> {
     }
 
     REEF_MEMBER bool check() {
-        bool valid = seen == window_epoch;  // in thread 0; equal zeros elsewhere
-        bool leave = barrier_any(!valid || (finished >> block % 32 & 1), words + turn);
+        bool valid = seen == window_epoch;
+        if (thread_index() == 0) words[turn] = !valid || (finished >> block % 32 & 1);
+        barrier();
+        bool leave = words[turn] != 0;
         turn ^= 1;
         if (thread_index() == 0) {
             if (block == 0 && valid) publish(place.progress, place.kernel);
-            if (!leave) seen = load_relaxed(place.queue_epoch);
+            if (!leave && place.kernel >= shielded) seen = load_relaxed(place.queue_epoch);
         }
         return leave;
     }

@@ -7,7 +7,7 @@
 //
 // No header of a vendor is included: the sources travel as one text in a resource and compile with the bare compiler.
 // Each target defines
-//   thread_index, block_index, barrier, barrier_any (with a flag of thread 0), shared_memory
+//   thread_index, block_index, barrier, shared_memory
 //   to_float, to_half, dot2                       halves are raw bits (Half); arithmetic is in float
 //   load_chunk                                    16 bytes from memory, zeros when not valid
 //   copy_async, copies_commit, copies_wait<N>     the same from global to shared memory, without waiting

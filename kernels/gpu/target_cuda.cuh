@@ -11,7 +11,6 @@
 REEF_DEVICE int thread_index() { return threadIdx.x; }
 REEF_DEVICE int block_index() { return blockIdx.x; }
 REEF_DEVICE void barrier() { __syncthreads(); }
-REEF_DEVICE bool barrier_any(bool mine, u32*) { return __syncthreads_or(mine); }
 
 extern __shared__ __align__(128) u8 reef_shared_memory[];
 REEF_DEVICE u8* shared_memory() { return reef_shared_memory; }
@@ -136,4 +135,5 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
         body<true>(args, place);                                                                                 \
     }
 #define REEF_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
-#define REEF_WINDOW(name, parameters, ...) extern "C" __global__ void __launch_bounds__(1) name parameters __VA_ARGS__
+#define REEF_WINDOW(name, ...) \
+    extern "C" __global__ void __launch_bounds__(1) name(const Args args, const Place place) __VA_ARGS__

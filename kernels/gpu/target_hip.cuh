@@ -17,12 +17,6 @@ REEF_DEVICE void barrier() {
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
 }
 
-// Only thread 0 has a say. The word may be written again after one more barrier: callers give two in turn.
-REEF_DEVICE bool barrier_any(bool mine, u32* word) {
-    if (thread_index() == 0) *word = mine;
-    barrier();
-    return *word != 0;
-}
 
 extern __attribute__((shared)) __attribute__((aligned(128))) u8 reef_shared_memory[];
 REEF_DEVICE u8* shared_memory() { return (u8*)reef_shared_memory; }
@@ -82,4 +76,4 @@ REEF_DEVICE float root(float x) { return __builtin_sqrtf(x); }
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body) \
     REEF_KERNEL(threads) void name##_p(const Args args, const Place place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)
-#define REEF_WINDOW(name, parameters, ...) extern "C" __attribute__((global)) void name parameters __VA_ARGS__
+#define REEF_WINDOW(name, ...) extern "C" __attribute__((global)) void name(const Args args, const Place place) __VA_ARGS__

@@ -14,11 +14,6 @@
 REEF_DEVICE int thread_index() { return reef_host::current->index; }
 REEF_DEVICE int block_index() { return reef_host::current->block->index; }
 REEF_DEVICE void barrier() { reef_host::wait(reef_host::current->block->everyone); }
-REEF_DEVICE bool barrier_any(bool mine, u32* word) {
-    if (thread_index() == 0) *word = mine;
-    barrier();
-    return *word != 0;
-}
 REEF_DEVICE u8* shared_memory() { return reef_host::current->block->memory; }
 
 REEF_DEVICE float bits_to_float(u32 bits) { return __builtin_bit_cast(float, bits); }
@@ -86,9 +81,11 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
     reef_host::wait(warp.everyone);
 }
 
-#define REEF_PLAIN(name, threads, resident, cluster, body) \
+// The stand-in drivers read the cluster size, which a GPU's code object holds too.
+#define REEF_PLAIN(name, threads, resident, cluster, body)    \
+    extern "C" const int name##_cluster __attribute__((used)) = 0 cluster; \
     extern "C" void name(const Args& args, const Place&) { body<false>(args, Place{}); }
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body) \
     extern "C" void name##_p(const Args& args, const Place& place) { body<true>(args, place); }
-#define REEF_CLUSTER(blocks)
-#define REEF_WINDOW(name, parameters, ...) extern "C" void name parameters __VA_ARGS__
+#define REEF_CLUSTER(blocks) +blocks
+#define REEF_WINDOW(name, ...) extern "C" void name(const Args& args, const Place& place) __VA_ARGS__

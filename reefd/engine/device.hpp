@@ -65,6 +65,7 @@ struct DeviceInfo {
     bool can_reset;          // blocks check the epoch while they run
     bool may_spin;           // polling its words from the engine thread takes no work from it
     bool real_time = false;  // real-time blocks run above every ordinary thread of the machine
+    uint64_t window_ns = 0;  // the longest best-effort window that is wise here, by its estimate; 0: no opinion
 };
 
 // What one compute unit has done since the device started. Free-running.
@@ -77,8 +78,9 @@ struct WorkerStatistics {
 
 // The place of a request's tensors: base addresses as the device sees them.
 struct Binding {
-    std::byte* inputs;   // the slot's input area (region C)
-    std::byte* outputs;  // the slot's output area (region D)
+    std::byte* inputs;            // the slot's input area (region C)
+    std::byte* outputs;           // the slot's output area (region D)
+    bool device_reaches = false;  // both lie in memory for which Device::reach said yes; else a GPU copies them itself
 };
 
 struct Window {
@@ -93,6 +95,9 @@ struct Window {
     bool finish_blocks = false;
 };
 
+// What a context will be used for, so that a device makes ready only that.
+enum class ContextUse : uint8_t { either, real_time, best_effort };
+
 class Device {
 public:
     virtual ~Device() = default;
@@ -101,6 +106,13 @@ public:
     // ---- loader thread; may take long; throws ModelError with the kernel's name and the reason
     virtual std::shared_ptr<DeviceModel> load(const ModelSpec& spec) = 0;
     virtual std::unique_ptr<Context> make_context(std::shared_ptr<DeviceModel> model) = 0;
+    virtual std::unique_ptr<Context> make_context(std::shared_ptr<DeviceModel> model, ContextUse) {
+        return make_context(std::move(model));
+    }
+    // Memory of a session, before its first window: true where windows may be bound to it as it is, and then forget()
+    // ends that, after its last window retired.
+    virtual bool reach(std::byte*, size_t) { return true; }
+    virtual void forget(std::byte*) {}
 
     // ---- engine thread
     // Appends a window to a queue. The queue must have room (queue_depth). A window runs after those before it.
@@ -122,6 +134,8 @@ public:
     // When the last stale window of this queue was found empty: minus the time of write_epoch, the preemption latency.
     // 0 where the device cannot tell.
     virtual uint64_t vacated_ns(QueueId) const { return 0; }
+    // Why the device will never answer again; null while it works. The engine asks a few times a second; may enter a driver.
+    virtual const char* fault() { return nullptr; }
     // Of compute unit 0 and on, at most `room`; returns how many it tells of. Any thread.
     virtual uint32_t statistics(WorkerStatistics*, uint32_t) const { return 0; }
 };

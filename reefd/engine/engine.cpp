@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "failure.hpp"
+#include "gpu_device.hpp"
 #include "region.hpp"
 #include "thread.hpp"
 
@@ -24,7 +25,14 @@ std::unique_ptr<Device> make_device(const EngineOptions& options, bool exclusive
     if (options.device == "simulated") {
         return std::make_unique<SimulatedDevice>(device);
     }
-    throw EngineFailure(-ENODEV, "device '" + options.device + "' is unknown; there are: cpu, simulated");
+    if (options.device == "cuda" || options.device == "hip") {
+        try {
+            return make_gpu_device(options.device);
+        } catch (const DriverError& error) {
+            throw EngineFailure(-ENODEV, "device '" + options.device + "': " + error.what());
+        }
+    }
+    throw EngineFailure(-ENODEV, "device '" + options.device + "' is unknown; there are: cpu, cuda, hip, simulated");
 }
 
 std::unique_ptr<Policy> find_policy(const std::string& name) {
@@ -50,6 +58,9 @@ Engine::Engine(const EngineOptions& options)
     LoopOptions loop;
     loop.max_sessions = options.max_sessions;
     loop.own_thread = simulated_ == nullptr;
+    if (device_->info().window_ns != 0) {
+        loop.limits.window_ns = device_->info().window_ns;
+    }
     loop_ = std::make_unique<Loop>(*device_, *policy_, loop);
 }
 
@@ -79,7 +90,7 @@ uint64_t Engine::run(const std::shared_ptr<DeviceModel>& model, const Binding& b
     while (device_->retired(queue) != mark) {
         if (simulated_) {
             simulated_->advance_to(simulated_->next_event_ns());
-        } else if (device_->arm()) {
+        } else if (device_->arm() && device_->event_fd() >= 0) {
             pollfd wait{.fd = device_->event_fd(), .events = POLLIN, .revents = 0};
             poll(&wait, 1, 100);
         }
@@ -224,6 +235,7 @@ void Engine::attach(const AttachRequest& request) {
                              request.c_fd,       request.d_fd, request.doorbell_fd,
                              request.socket_fd};
     auto session = std::make_unique<Session>(task, place, request.adopt);
+    session->reach(*device_);
     if (!simulated_) {
         loop_->robust().map(index, session->d_fd.get());
     }

@@ -78,6 +78,9 @@ std::string describe(const EventRecord& event) {
     case EventKind::flooding:
         return "rang " + text(v[0]) + " times without a request; polled by timer";
     case EventKind::device_stuck:
+        if (v[2] != 0) {
+            return "the driver reports a fault: nothing of this process can run on the device any more";
+        }
         return "queue " + text(v[0]) + " has not retired its window for " + text(v[1]) + " ms";
     }
     return "";

@@ -366,9 +366,14 @@ void Loop::shut_down_sessions(uint64_t now_ns) {
 void Loop::look_for_stuck_device(uint64_t now_ns) {
     QueueId queue;
     const uint64_t launched_ns = scheduler_.oldest_launch_ns(queue);
-    const bool stuck = launched_ns != 0 && now_ns - launched_ns > kStuckNs;
+    const bool fault = device_.fault() != nullptr;
+    const bool stuck = fault || (launched_ns != 0 && now_ns - launched_ns > kStuckNs);
     if (stuck && !stuck_reported_) {
-        events_.push({EventKind::device_stuck, -EIO, now_ns, 0, 0, {queue, (now_ns - launched_ns) / kMillisecond}});
+        if (fault) {
+            accuse();
+        }
+        const uint64_t waited_ns = launched_ns != 0 ? now_ns - launched_ns : 0;
+        events_.push({EventKind::device_stuck, -EIO, now_ns, 0, 0, {queue, waited_ns / kMillisecond, fault}});
     }
     stuck_reported_ = stuck;
 }

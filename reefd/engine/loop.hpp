@@ -98,6 +98,7 @@ private:
     void rang(Session& session, uint64_t now_ns);
     void look_for_faults(uint64_t now_ns);
     void look_for_stuck_device(uint64_t now_ns);
+    void accuse();
 
     bool spinning() const;
     void sleep();

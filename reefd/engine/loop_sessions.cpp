@@ -258,4 +258,25 @@ void Loop::look_for_faults(uint64_t now_ns) {
     }
 }
 
+// The device failed. Where a single request was on it, that one is to blame: the next daemon does not run it again.
+// Among several, each run alone after the restart shows which it is.
+void Loop::accuse() {
+    Request* guilty = nullptr;
+    uint32_t suspects = 0;
+    for (Session* session : sessions_) {
+        if (!session) {
+            continue;
+        }
+        for (Request& request : session->requests) {
+            if (request.phase == Phase::started && (request.in_flight != 0 || request.task->spec.real_time)) {
+                guilty = &request;
+                ++suspects;
+            }
+        }
+    }
+    if (suspects == 1) {
+        guilty->session->slots[guilty->slot].attempts = kMaxAttempts;
+    }
+}
+
 }  // namespace reef

@@ -18,6 +18,8 @@
 
 namespace reef {
 
+struct GpuProgram;
+
 // Names the model, the kernel or storage, and says what is wrong.
 class ModelError : public std::runtime_error {
 public:
@@ -82,6 +84,10 @@ public:
     // one, best-effort work gets nothing while the model runs.
     void set_padding(std::vector<PaddingSegment> segments);
 
+    // The model as kernels of a GPU (gpu_program.hpp); a CPU needs none.
+    void set_program(std::shared_ptr<const GpuProgram> program) { program_ = std::move(program); }
+    const GpuProgram* program() const { return program_.get(); }
+
     // The checks that need the whole model (model_check.cpp); a device calls it before it loads.
     // Restorable: no instance writes what it reads, or writes anything twice.
     // Defined: no instance reads, and no output returns, bytes that no earlier kernel of this request has written; so
@@ -112,6 +118,7 @@ private:
     std::vector<uint32_t> inputs_;
     std::vector<uint32_t> outputs_;
     std::vector<PaddingSegment> padding_;
+    std::shared_ptr<const GpuProgram> program_;
     uint64_t input_bytes_ = 0;
     uint64_t output_bytes_ = 0;
 };

@@ -5,5 +5,6 @@
 NB_MODULE(_engine, module) {
     reef::bind_model(module);
     reef::bind_device(module);
+    reef::bind_gpu(module);
     reef::bind_engine(module);
 }

@@ -9,28 +9,25 @@
 
 #include "buffers.hpp"
 #include "cpu_device.hpp"
+#include "local_device.hpp"
 #include "module.hpp"
-#include "runner.hpp"
 
 namespace nb = nanobind;
 
 namespace reef {
 namespace {
 
-// A device and the one who launches on it.
-struct LocalDevice {
-    explicit LocalDevice(const CpuOptions& options) : device(options), runner(device) {}
-    CpuDevice device;
-    Runner runner;
+struct LocalCpuDevice : LocalDevice {
+    explicit LocalCpuDevice(const CpuOptions& options) : LocalDevice(std::make_unique<CpuDevice>(options)) {}
 };
 
-void make_device(LocalDevice* self, uint32_t workers, const std::string& isa, bool realtime, uint64_t spin_ns,
+void make_device(LocalCpuDevice* self, uint32_t workers, const std::string& isa, bool realtime, uint64_t spin_ns,
                  uint32_t shield_after) {
-    new (self) LocalDevice({.isa = choose_isa(isa),
-                            .workers = workers,
-                            .realtime = realtime,
-                            .spin_ns = spin_ns,
-                            .shield_after = shield_after});
+    new (self) LocalCpuDevice({.isa = choose_isa(isa),
+                               .workers = workers,
+                               .realtime = realtime,
+                               .spin_ns = spin_ns,
+                               .shield_after = shield_after});
 }
 
 nb::dict info(const LocalDevice& self) {
@@ -108,7 +105,7 @@ nb::list statistics(const LocalDevice& self) {
 
 void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs, uint32_t workers,
                const std::string& isa) {
-    LocalDevice device({.isa = choose_isa(isa), .workers = workers});
+    LocalCpuDevice device({.isa = choose_isa(isa), .workers = workers});
     const std::shared_ptr<DeviceModel> model = load(device, spec);
     const Areas areas(model->facts(), inputs, outputs);
     std::vector<uint64_t> once(1);
@@ -129,15 +126,17 @@ void bind_device(nb::module_& module) {
     module.def("instruction_sets", instruction_sets);
     module.def("run_model", run_model, nb::arg("spec"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
                nb::arg("workers") = 0, nb::arg("isa") = "");
-    nb::class_<LocalDevice>(module, "CpuDevice")
-        .def("__init__", make_device, nb::kw_only(), nb::arg("workers") = 0, nb::arg("isa") = "",
-             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8)
-        .def_prop_ro("info", info)
+    nb::class_<LocalDevice> local(module, "LocalDevice");
+    local.def_prop_ro("info", info)
         .def("load", load, nb::arg("spec"))
         .def("run", run, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
              nb::arg("preemptible") = false, nb::arg("interrupt_at") = std::vector<uint32_t>{},
              nb::arg("interrupts") = 0, nb::arg("within_ns") = 100'000, nb::arg("seed") = 1, nb::arg("rounds") = 1)
         .def("statistics", statistics);
+    bind_launching(module, local);
+    nb::class_<LocalCpuDevice, LocalDevice>(module, "CpuDevice")
+        .def("__init__", make_device, nb::kw_only(), nb::arg("workers") = 0, nb::arg("isa") = "",
+             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8);
 }
 
 }  // namespace reef

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "buffers.hpp"
+#include "gpu_program.hpp"
 #include "model.hpp"
 #include "module.hpp"
 
@@ -103,6 +104,10 @@ void bind_model(nb::module_& module) {
              nb::arg("attributes"))
         .def("set_inputs", &ModelSpec::set_inputs, nb::arg("storages"))
         .def("set_outputs", &ModelSpec::set_outputs, nb::arg("storages"))
+        .def(
+            "set_program",
+            [](ModelSpec& self, std::shared_ptr<GpuProgram> program) { self.set_program(std::move(program)); },
+            nb::arg("program"))
         .def("set_padding", set_padding, nb::arg("segments"));
 }
 

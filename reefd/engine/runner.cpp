@@ -54,6 +54,8 @@ void Runner::window(Context& context, const Binding& binding, uint32_t last, boo
     while (device_.retired(queue) != mark) {
         if (!device_.arm())
             continue;
+        if (device_.event_fd() < 0)
+            continue;
         pollfd event{device_.event_fd(), POLLIN, 0};
         poll(&event, 1, -1);
     }

@@ -28,8 +28,6 @@
 namespace reef {
 namespace {
 
-constexpr uint32_t kMaxAttempts = 3;
-
 bool is_final(uint32_t state) { return state >= REEF_SLOT_DONE && state <= REEF_SLOT_REJECTED; }
 
 [[noreturn]] void damaged(uint32_t slot, const std::string& what) {
@@ -105,7 +103,28 @@ Session::Session(Task& task_, const SessionPlace& place, bool adopted_)
     announced = sync::load_relaxed(client->announce);
 }
 
-Session::~Session() { sigbus::release(guard_); }
+Session::~Session() {
+    if (device_) {
+        device_->forget(c.base());
+        device_->forget(d.base());
+    }
+    sigbus::release(guard_);
+}
+
+bool Session::reach(Device& device) {
+    if (!device.reach(c.base(), c.size())) {
+        return false;
+    }
+    if (!device.reach(d.base(), d.size())) {
+        device.forget(c.base());
+        return false;
+    }
+    device_ = &device;
+    for (Request& request : requests) {
+        request.binding = binding(request.slot);
+    }
+    return true;
+}
 
 void Session::take_over() {
     sq_head = hot->sq_head;

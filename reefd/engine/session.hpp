@@ -40,6 +40,9 @@ enum class Watch : uint8_t {
     timer,     // looked at every few milliseconds: no doorbell yet, or it rings too often
 };
 
+// Runs of a request that a daemon did not survive; the next one answers it with -EIO.
+inline constexpr uint32_t kMaxAttempts = 3;
+
 struct AdoptionReport {
     uint32_t replayed = 0;
     uint32_t posted = 0;
@@ -65,8 +68,12 @@ struct Session {
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
+    // Lets the device reach both regions where it can, before the first request. False: it copies tensors itself.
+    bool reach(Device& device);
+
     Binding binding(uint32_t slot) const {
-        return {c.base() + inputs_offset + slot * inputs_stride, d.base() + outputs_offset + slot * outputs_stride};
+        return {c.base() + inputs_offset + slot * inputs_stride, d.base() + outputs_offset + slot * outputs_stride,
+                device_ != nullptr};
     }
 
     const uint64_t id;
@@ -127,6 +134,7 @@ struct Session {
 private:
     void take_over();
     int guard_ = -1;
+    Device* device_ = nullptr;  // reaches both regions
 };
 
 }  // namespace reef

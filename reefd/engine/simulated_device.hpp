@@ -33,6 +33,7 @@ public:
 
     const DeviceInfo& info() const override { return info_; }
     std::shared_ptr<DeviceModel> load(const ModelSpec& spec) override;
+    using Device::make_context;
     std::unique_ptr<Context> make_context(std::shared_ptr<DeviceModel> model) override;
     void launch(QueueId queue, const Window& window) override;
     void write_epoch(QueueId queue, uint32_t epoch) override;

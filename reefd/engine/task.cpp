@@ -72,8 +72,9 @@ Task::Task(uint32_t id_, TaskSpec spec_, Device& device) : id(id_), spec(std::mo
             model.cost_ns.assign(model.kernels, 0);
             const uint32_t contexts =
                 spec.contexts ? spec.contexts : (spec.real_time ? kRealTimeContexts : kBestEffortContexts);
+            const ContextUse use = spec.real_time ? ContextUse::real_time : ContextUse::best_effort;
             for (uint32_t c = 0; c < contexts; ++c) {
-                model.contexts.push_back(device.make_context(loaded));
+                model.contexts.push_back(device.make_context(loaded, use));
                 model.free_contexts.push_back(model.contexts.back().get());
             }
         } else {

@@ -224,6 +224,27 @@ def _pool(low: _Lowering, k: Scheduled) -> list[Launch]:
     return [Launch(kernel, [x, y])]
 
 
+def _reduce(low: _Lowering, k: Scheduled) -> list[Launch]:
+    x, y = k.args
+    shape, axes = low.shape(x), k.attributes["axes"]
+    if k.attributes["function"] != "mean" or len(shape) != 4 or axes != [1, 2]:
+        raise LowerError("only the mean over height and width")
+    n, h, w, c = shape
+    return [Launch(pool_kernel(n, h, w, c, mode="average", kernel=(h, w), dtype=_one_type(low, x, y)), [x, y])]
+
+
+def _affine(low: _Lowering, k: Scheduled) -> list[Launch]:
+    x, scale, shift, y = k.args
+    channels = low.shape(y)[-1]
+    rows = int(np.prod(low.shape(y))) // channels
+    kernel = unary_kernel(rows, channels, affine=True, dtype=_one_type(low, x, y), **_activation(k.attributes))
+    vectors = [
+        low.constant(f"{k.name}.{what}", low.weight(index).astype(np.float32).reshape(-1))
+        for what, index in (("scale", scale), ("shift", shift))
+    ]
+    return [Launch(kernel, [x, *vectors, y])]
+
+
 def _one_type(low: _Lowering, *args: int) -> str:
     types = {low.dtypes[i] for i in args}
     if len(types) > 1 or not types <= {"float32", "float16"}:
@@ -326,6 +347,8 @@ _OPERATORS: dict[str, Callable[[_Lowering, Scheduled], list[Launch]]] = {
     "depthwise_conv2d": _conv,
     "matmul": _matmul,
     "pool2d": _pool,
+    "reduce": _reduce,
+    "affine": _affine,
     "resize2d": _resize,
     "transpose": _transpose,
     "concat": _concat,

@@ -59,7 +59,7 @@ def run_all(kernels: list[Kernel], args: list[list[Array | None]], written: list
         _launch_from(host, args, before)  # under the old epoch: everything must fall through
         assert (int(host.progress[0]), host.units_done()) == (before, units_before), "a stale window ran"
         abandoned += units_before < units
-        host.window_epoch[:] = host.queue_epoch
+        host.window_epoch[0] = host.queue_epoch[0]
         host.watch(0)
         _launch_from(host, args, before)
         assert host.progress[0] == len(kernels), f"not finished after a stop at load {stop} of {loads}"

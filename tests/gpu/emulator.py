@@ -53,7 +53,7 @@ class HostKernels:
         self.library = _load(lambda: compile_source(source, "host"), source)
         self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
         self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        self.queue_epoch, self.window_epoch, self.progress = (np.full(1, i, np.uint32) for i in (1, 1, 0))
+        self.queue_epoch, self.window_epoch, self.progress = (np.array(i, np.uint32) for i in ([1], [1, 0], [0]))
         words = [(kernel.units + 31) // 32 for kernel in kernels]
         self.bit_words = [sum(words[:i]) for i in range(len(words))]
         self.bits = np.zeros(sum(words), np.uint32)
@@ -66,7 +66,7 @@ class HostKernels:
         """A new request: no block is done, the window is valid."""
         for array in (self.bits, self.progress):
             array[:] = 0
-        self.window_epoch[:] = self.queue_epoch
+        self.window_epoch[0] = self.queue_epoch[0]
 
     def launch(
         self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False
@@ -88,9 +88,10 @@ class HostKernels:
 
     def end(self) -> None:
         """The end of a window that went to the last kernel."""
-        mark = ctypes.c_uint32()
-        self.library.reef_window_end(self.place(len(self.kernels)), ctypes.byref(mark), 1)
-        assert mark.value == 1
+        count, mark = ctypes.c_uint32(6), ctypes.c_uint32()
+        args = (ctypes.c_void_p * 8)(ctypes.addressof(count), ctypes.addressof(mark))
+        self.library.reef_window_end(args, ctypes.byref(self.place(len(self.kernels))))
+        assert count.value == mark.value == 7
 
     def kernel_done(self, index: int) -> bool:
         words = self.bits[self.bit_words[index] : self.bit_words[index] + (self.kernels[index].units + 31) // 32]

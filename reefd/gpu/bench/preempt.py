@@ -37,6 +37,7 @@ class _Record:
             device.allocate(self.record_bytes),
             device.allocate(256),
         )
+        self.count = device.upload(np.zeros(1, np.uint32))
         host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
         call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
         call("cuMemHostGetDevicePointer_v2", ctypes.byref(mapped), host, 0)
@@ -47,7 +48,7 @@ class _Record:
         self.signal = signal
         self.value = 1
         for word in (self.epoch, self.window_epoch):
-            device.upload(np.array([1], np.uint32), word)
+            device.upload(np.array([1, 0], np.uint32), word)
 
     def place(self, index: int) -> _Place:
         return _Place(
@@ -78,7 +79,7 @@ def measure_preemptible(
             for index, (kernel, pointers) in enumerate(launches):
                 place = record.place(index) if preemptible else None
                 device.launch(kernel, pointers, overlap=overlap and index > 0, place=place)
-            words = [record.place(len(launches)), ctypes.c_uint64(record.progress_device + 64), ctypes.c_uint32(1)]
+            words = [(ctypes.c_uint64 * 8)(record.count, record.progress_device + 64), record.place(len(launches))]
             device.launch_function(
                 "reef_window_end", (1, 1, 0), words, overlap
             )  # a plain window has an end to report too

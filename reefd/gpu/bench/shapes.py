@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the distinct convolutions of seven torchvision networks: `python -m reefd.gpu.bench.shapes FILE`. No GPU."""
+"""Writes the distinct convolutions of six torchvision networks: `python -m reefd.gpu.bench.shapes FILE`. No GPU."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import torchvision
 from .network import Network
 from .torch_import import read_network
 
-NETWORKS = ("resnet18", "resnet50", "resnet152", "vgg16", "densenet121", "inception_v3", "mobilenet_v2")
+NETWORKS = ("resnet18", "resnet50", "vgg16", "densenet121", "inception_v3", "mobilenet_v2")
 
 
 class _NoDevice:

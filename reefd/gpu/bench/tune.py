@@ -83,7 +83,7 @@ def tune_shapes(
     tensor_cores = network.dtype == "float16"
     shapes = list(network.conv_shapes())
     every = {s: candidate_tiles(s, TARGETS[_TARGET]) for s in shapes}
-    earlier = _known_tiles(known)
+    earlier, exact = _known_tiles(known)
     cores = {s: _core(s) for s in shapes}  # shapes that differ in their epilogue only share a measurement
     leaders = {core: next(s for s in shapes if cores[s] == core) for core in cores.values()}
     times: dict[ConvShape, dict[Tile, float]] = {s: {} for s in leaders.values()}
@@ -122,6 +122,9 @@ def tune_shapes(
             second[s] = [t for b in best for t in neighbours(b, every[s])[:10] if t not in times[s]]
         look_at(second)
     report = {s: sorted(times[leaders[cores[s]]], key=lambda t, s=s: times[leaders[cores[s]]][t])[:6] for s in shapes}  # type: ignore[misc]
+    for shape in shapes:  # chosen for exactly this shape in a network: better than the best of a chain
+        for tile in exact.get(shape, []):
+            report[shape] = [tile, *(t for t in report[shape] if t != tile)]
     return {s: report[s][0] for s in shapes}, report
 
 
@@ -133,13 +136,16 @@ def _key(shape: ConvShape) -> str:
     return repr(tuple(shape))
 
 
-def _known_tiles(known: dict[str, Any]) -> dict[str, dict[str, list[Tile]]]:
+def _known_tiles(known: dict[str, Any]) -> tuple[dict[str, dict[str, list[Tile]]], dict[ConvShape, list[Tile]]]:
+    """Tiles of an earlier run: by type and shape without epilogue, and by exact shape."""
     found: dict[str, dict[str, list[Tile]]] = {}
+    exact: dict[ConvShape, list[Tile]] = {}
     for result in known.get("results", []):
         for *fields, tile in result["tiles"]:
             shape = ConvShape._make(tuple(f) if isinstance(f, list) else f for f in fields)
+            exact.setdefault(shape, []).append(Tile(*tile))
             found.setdefault(shape.dtype, {}).setdefault(_key(_core(shape)), []).append(Tile(*tile))
-    return found
+    return found, exact
 
 
 def refine(

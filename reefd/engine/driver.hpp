@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the GPU device needs of a vendor's driver: one table of entry points, filled from libcuda.so.1 (driver_cuda.cpp)
+// or libamdhip64.so (driver_hip.cpp) at run time. Nothing is linked, and no header of a vendor is used: a machine
+// without a GPU has neither. Structs whose layout changed between versions (device properties) are never asked for.
+//
+// Every call returns the driver's own status, 0 for success; `error_name` gives its name. Pointers to device memory are
+// plain addresses in both vendors' interfaces on the 64-bit systems that this runs on.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace reef {
+
+// Names the call, the driver's error and what it was for.
+class DriverError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+struct DriverStream;
+struct DriverModule;
+struct DriverFunction;
+struct DriverGraph;
+struct DriverGraphExec;
+
+enum class DriverAttribute : uint8_t {
+    compute_units,
+    block_shared_bytes,  // of one block, asked for
+    host_pointers,       // registered host memory has the same address on the device
+    capability_major,    // NVIDIA
+    capability_minor,    // NVIDIA
+    write_word,          // the driver can write a word of device memory in stream order
+    pci_domain,
+    pci_bus,
+    pci_device,
+};
+inline constexpr size_t kDriverAttributes = 9;
+
+struct Driver {
+    std::string kind;     // "cuda", "hip"
+    std::string library;  // what was opened
+
+    // ---- the device
+    int (*initialize)() = nullptr;
+    int (*version)(int* version) = nullptr;
+    int (*count)(int* devices) = nullptr;
+    int (*open)(int ordinal, int* device) = nullptr;  // and its context
+    int (*make_current)(int device) = nullptr;        // on every thread that calls anything below
+    int (*name)(char* name, int room, int device) = nullptr;
+    int (*attribute)(DriverAttribute attribute, int* value, int device) = nullptr;
+    int (*memory)(size_t* free, size_t* total) = nullptr;
+    const char* (*error_name)(int status) = nullptr;
+
+    // ---- memory
+    int (*allocate)(void** pointer, size_t bytes) = nullptr;
+    int (*release)(void* pointer) = nullptr;
+    int (*allocate_host)(void** pointer, size_t bytes) = nullptr;  // page-locked, coherent, with `host_address`
+    int (*release_host)(void* pointer) = nullptr;
+    int (*host_address)(void** device_pointer, void* pointer) = nullptr;
+    int (*register_host)(void* pointer, size_t bytes) = nullptr;  // null: never
+    int (*unregister_host)(void* pointer) = nullptr;
+    int (*upload)(void* device_pointer, const void* pointer, size_t bytes) = nullptr;
+    int (*fill)(void* device_pointer, unsigned char byte, size_t bytes, DriverStream* stream) = nullptr;
+
+    // ---- streams
+    int (*priorities)(int* least, int* greatest) = nullptr;
+    int (*make_stream)(DriverStream** stream, int priority) = nullptr;
+    int (*destroy_stream)(DriverStream* stream) = nullptr;
+    int (*query)(DriverStream* stream) = nullptr;  // `not_ready` while it has work
+    int (*synchronize)(DriverStream* stream) = nullptr;
+    // Null where the device reads the queue epoch from host memory instead.
+    int (*write_word)(DriverStream* stream, void* device_pointer, uint32_t value) = nullptr;
+    int not_ready = 0;
+
+    // ---- code
+    int (*load_module)(DriverModule** module, const void* code) = nullptr;
+    int (*unload_module)(DriverModule* module) = nullptr;
+    int (*function)(DriverFunction** function, DriverModule* module, const char* name) = nullptr;
+    int (*allow_shared)(DriverFunction* function, uint32_t bytes) = nullptr;  // null: never needed
+    // `overlap`: may start while the kernel before it ends (programmatic dependent launch); ignored where there is none.
+    int (*launch)(DriverFunction* function, uint32_t blocks, uint32_t threads, uint32_t shared_bytes,
+                  DriverStream* stream, void** arguments, bool overlap) = nullptr;
+
+    // ---- graphs
+    int (*begin_capture)(DriverStream* stream) = nullptr;
+    int (*end_capture)(DriverStream* stream, DriverGraph** graph) = nullptr;
+    int (*instantiate)(DriverGraphExec** executable, DriverGraph* graph) = nullptr;
+    int (*destroy_graph)(DriverGraph* graph) = nullptr;
+    int (*destroy_executable)(DriverGraphExec* executable) = nullptr;
+    int (*launch_graph)(DriverGraphExec* executable, DriverStream* stream) = nullptr;
+
+    // Throws unless the status is 0.
+    void check(int status, const char* call, const std::string& what = {}) const;
+};
+
+// Opened once each and kept: drivers do not survive being closed. DriverError: not there, or an entry point is missing.
+std::shared_ptr<const Driver> open_cuda_driver();
+std::shared_ptr<const Driver> open_hip_driver();
+
+// A library that is opened by the first of several names, and its symbols.
+class DriverLibrary {
+public:
+    // DriverError lists the names tried.
+    explicit DriverLibrary(std::vector<std::string> names);
+    // The first of the names that exists; DriverError if none does.
+    void* symbol(std::initializer_list<const char*> names) const;
+    void* find(const char* name) const;
+    const std::string& name() const { return name_; }
+    template <class Function> void bind(Function*& entry, std::initializer_list<const char*> names) const {
+        entry = reinterpret_cast<Function*>(symbol(names));
+    }
+
+private:
+    void* handle_ = nullptr;
+    std::string name_;
+};
+
+}  // namespace reef

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gpu_context.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+namespace reef {
+namespace {
+
+// Kernels in one graph: few, because a window that begins within a graph passes those that are done (1.5 us each).
+constexpr uint32_t kSegment = 8;
+constexpr size_t kWord = 128;  // words of different writers lie so far apart
+constexpr size_t kProgress = kWord, kHostEpoch = 2 * kWord, kHostWords = 4096;
+
+size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
+size_t paged(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
+}  // namespace
+
+struct GpuContext::Layout {
+    explicit Layout(const GpuModel& model)
+        : inputs(aligned(model.facts().arena_bytes)), outputs(inputs + aligned(model.facts().input_bytes)),
+          workspace(outputs + aligned(model.facts().output_bytes)), words(workspace + aligned(model.workspace_bytes)),
+          bits(words + 2 * kWord), end(bits + aligned(model.record_bytes)) {}
+    size_t inputs, outputs, workspace, words, bits, end;
+};
+
+GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<const GpuModel> model,
+                       const GpuCapture& capture, ContextUse use)
+    : driver_(std::move(driver)), model_(std::move(model)) {
+    const ModelFacts& facts = model_->facts();
+    const Layout layout(*model_);
+    const std::string what = facts.name + ": an execution context";
+    memory_ = DeviceMemory(driver_, layout.end, what);
+    staged_inputs_ = kHostWords;
+    staged_outputs_ = staged_inputs_ + paged(facts.input_bytes);
+    host_ = HostMemory(driver_, staged_outputs_ + paged(facts.output_bytes), what);
+
+    binding_words_ = reinterpret_cast<uint64_t*>(host_.at(0));
+    progress_ = reinterpret_cast<const uint32_t*>(host_.at(kProgress));
+    bits_ = memory_.at(layout.bits);
+    window_words_ = memory_.at(layout.words + kWord);
+    if (driver_->write_word) {
+        epoch_word_ = memory_.at(layout.words);
+    } else {
+        epoch_word_ = host_.device_at(kHostEpoch);
+        host_epoch_ = reinterpret_cast<uint32_t*>(host_.at(kHostEpoch));
+        *host_epoch_ = epoch_;
+    }
+    driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort),
+                   "filling");
+    driver_->check(driver_->synchronize(capture.best_effort), "filling");
+    if (!host_epoch_)
+        driver_->check(driver_->upload(epoch_word_, &epoch_, sizeof epoch_), "writing an epoch");
+
+    const auto count = static_cast<uint32_t>(model_->kernels.size());
+    for (uint32_t k = 0; k <= count; k++)
+        places_.push_back({epoch_word_, window_words_, k < count ? bits_ + model_->kernels[k].bits_offset : nullptr,
+                           host_.device_at(kProgress), k});
+    for (uint32_t k = 0; k < count; k++) {
+        GpuArgs args{};
+        for (size_t i = 0; i < 8; i++)
+            args.pointers[i] = resolve(model_->arguments[k][i], layout);
+        arguments_.push_back(args);
+    }
+    try {
+        if (use != ContextUse::best_effort)
+            whole_ = capture_range(capture.real_time, 0, count, false, &capture);
+        if (use != ContextUse::real_time)
+            capture_segments(capture);
+    } catch (...) {
+        release_graphs();
+        throw;
+    }
+}
+
+GpuContext::~GpuContext() { release_graphs(); }
+
+void GpuContext::release_graphs() {
+    if (whole_)
+        driver_->destroy_executable(whole_);
+    for (const GpuSegment& segment : segments_)
+        for (DriverGraphExec* graph : {segment.plain, segment.preemptible})
+            if (graph)
+                driver_->destroy_executable(graph);
+}
+
+const void* GpuContext::resolve(const GpuArgument& argument, const Layout& layout) const {
+    switch (argument.memory) {
+    case GpuMemory::none:
+        return nullptr;
+    case GpuMemory::constant:
+        return model_->constants.at(argument.offset);
+    case GpuMemory::workspace:
+        return memory_.at(layout.workspace + argument.offset);
+    case GpuMemory::binding:
+        return host_.device_at(0);
+    case GpuMemory::inputs:
+        return memory_.at(layout.inputs);
+    case GpuMemory::outputs:
+        return memory_.at(layout.outputs);
+    case GpuMemory::storage:
+        break;
+    }
+    const uint64_t offset = model_->slot_offsets[argument.storage] + argument.offset;
+    switch (model_->kinds[argument.storage]) {
+    case StorageKind::input:
+        return memory_.at(layout.inputs + offset);
+    case StorageKind::output:
+        return memory_.at(layout.outputs + offset);
+    case StorageKind::weight:
+        return model_->constants.at(model_->weight_offsets[argument.storage] + argument.offset);
+    case StorageKind::arena:
+        break;
+    }
+    return memory_.at(argument.offset);
+}
+
+// ---------------------------------------------------------------- the record
+
+uint32_t GpuContext::done() const {
+    // Kernels of a graph that were done before pass again and publish less than was known.
+    done_ = std::max(done_, __atomic_load_n(progress_, __ATOMIC_ACQUIRE));
+    return done_;
+}
+
+void GpuContext::clear() {
+    __atomic_store_n(const_cast<uint32_t*>(progress_), 0, __ATOMIC_RELAXED);
+    done_ = plain_done_ = tries_ = 0;
+    record_is_clear_ = false;
+    bound_ = false;
+}
+
+void GpuContext::bind(const Binding& binding) {
+    if (bound_)
+        return;
+    bound_ = true;
+    staged = !binding.device_reaches;
+    if (staged)
+        std::memcpy(host_.at(staged_inputs_), binding.inputs, model_->facts().input_bytes);
+    const void* inputs = staged ? host_.device_at(staged_inputs_) : binding.inputs;
+    const void* outputs = staged ? host_.device_at(staged_outputs_) : binding.outputs;
+    __atomic_store_n(&binding_words_[0], reinterpret_cast<uint64_t>(inputs), __ATOMIC_RELAXED);
+    __atomic_store_n(&binding_words_[1], reinterpret_cast<uint64_t>(outputs), __ATOMIC_RELEASE);
+}
+
+void GpuContext::copy_out(std::byte* outputs) const {
+    std::memcpy(outputs, host_.at(staged_outputs_), model_->facts().output_bytes);
+}
+
+bool GpuContext::shield(uint32_t kernel, uint32_t limit) {
+    tries_ = tries_ != 0 && tried_kernel_ == kernel ? tries_ + 1 : 1;
+    tried_kernel_ = kernel;
+    return tries_ > limit;
+}
+
+int GpuContext::invalidate(DriverStream* signals) {
+    epoch_++;
+    if (!host_epoch_)
+        return driver_->write_word(signals, epoch_word_, epoch_);
+    __atomic_store_n(host_epoch_, epoch_, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+// ---------------------------------------------------------------- launching
+
+int GpuContext::launch_kernel(DriverStream* stream, uint32_t k, bool preemptible, bool overlap) const {
+    const GpuKernel& kernel = model_->kernels[k];
+    void* arguments[] = {const_cast<GpuArgs*>(&arguments_[k]), const_cast<GpuPlace*>(&places_[k])};
+    return driver_->launch(preemptible ? kernel.preemptible : kernel.plain, kernel.blocks, kernel.threads,
+                           kernel.shared_bytes, stream, arguments, overlap);
+}
+
+int GpuContext::launch_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible) const {
+    int status = 0;
+    for (uint32_t k = first; k < last && status == 0;) {
+        const size_t index = k / kSegment;
+        const GpuSegment* segment = index < segments_.size() ? &segments_[index] : nullptr;
+        // A graph may begin with kernels that are done, if their bits say so.
+        const bool fits = segment && segment->last <= last &&
+                          (segment->first == k || (preemptible && k == first && segment->first >= plain_done_));
+        if (fits) {
+            status = driver_->launch_graph(preemptible ? segment->preemptible : segment->plain, stream);
+            k = segment->last;
+        } else {
+            status = launch_kernel(stream, k, preemptible, k > first);
+            k++;
+        }
+    }
+    return status;
+}
+
+int GpuContext::launch_plain(DriverStream* stream, uint32_t first, uint32_t last) const {
+    return launch_range(stream, first, last, false);
+}
+
+int GpuContext::launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded) {
+    int status = 0;
+    if (!record_is_clear_) {
+        status = driver_->fill(bits_, 0, model_->record_bytes, stream);
+        record_is_clear_ = true;
+    }
+    const uint64_t value = uint64_t{shielded} << 32 | epoch_;
+    if (status == 0 && value != window_value_) {
+        GpuArgs args{{window_words_, reinterpret_cast<const void*>(value)}};
+        GpuPlace place{};
+        void* arguments[] = {&args, &place};
+        status = driver_->launch(model_->window_begin, 1, 1, 0, stream, arguments, false);
+        window_value_ = value;
+    }
+    return status == 0 ? launch_range(stream, first, last, true) : status;
+}
+
+int GpuContext::launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const {
+    GpuArgs args{{count, mark}};
+    GpuPlace place = places_[last];
+    if (!preemptible)
+        place.progress = nullptr;
+    void* arguments[] = {&args, &place};
+    return driver_->launch(model_->window_end, 1, 1, 0, stream, arguments, false);
+}
+
+// ---------------------------------------------------------------- graphs
+
+void GpuContext::capture_segments(const GpuCapture& capture) {
+    const auto count = static_cast<uint32_t>(model_->kernels.size());
+    for (uint32_t first = 0; first < count; first += kSegment) {
+        const uint32_t last = std::min(count, first + kSegment);
+        segments_.push_back({first, last, nullptr, nullptr});
+        segments_.back().plain = capture_range(capture.best_effort, first, last, false, nullptr);
+        segments_.back().preemptible = capture_range(capture.best_effort, first, last, true, nullptr);
+    }
+}
+
+DriverGraphExec* GpuContext::capture_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible,
+                                           const GpuCapture* end) const {
+    driver_->check(driver_->begin_capture(stream), "capturing", model_->facts().name);
+    int status = 0;
+    for (uint32_t k = first; k < last && status == 0; k++)
+        status = launch_kernel(stream, k, preemptible, k > first);
+    if (end && status == 0) {
+        GpuArgs args{{end->count, end->mark}};
+        GpuPlace place{};
+        void* arguments[] = {&args, &place};
+        status = driver_->launch(model_->window_end, 1, 1, 0, stream, arguments, true);
+    }
+    DriverGraph* graph = nullptr;
+    const int ended = driver_->end_capture(stream, &graph);
+    driver_->check(status, "capturing a kernel", model_->facts().name);
+    driver_->check(ended, "capturing", model_->facts().name);
+    DriverGraphExec* executable = nullptr;
+    status = driver_->instantiate(&executable, graph);
+    driver_->destroy_graph(graph);
+    driver_->check(status, "making a graph", model_->facts().name);
+    return executable;
+}
+
+}  // namespace reef

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one running request owns on a GPU: its arena, its copies of inputs and outputs, its record, and the launches of
+// the model with every argument fixed, as graphs.
+//
+// The epoch that the kernels of a context watch is the context's own, not the queue's: a graph then fits every queue, and
+// a queue's epoch reaches the device as a new epoch of the contexts that have windows on it. The context's epoch only
+// moves on, and all its writes go one way, so a late write can make a window fall through that need not (it is launched
+// again), but never keep one alive.
+//
+// Device memory:  arena | inputs | outputs | workspace | epoch word, window words | block bits
+// Host memory:    binding words | progress word | epoch word where the host writes it | staged inputs | staged outputs
+#pragma once
+#include <span>
+#include <vector>
+
+#include "device.hpp"
+#include "gpu_model.hpp"
+
+namespace reef {
+
+// A run of kernels as a graph.
+struct GpuSegment {
+    uint32_t first;
+    uint32_t last;
+    DriverGraphExec* plain;
+    DriverGraphExec* preemptible;
+};
+
+// Where a context is captured: a stream gives its priority to the kernels of a graph.
+struct GpuCapture {
+    DriverStream* real_time;
+    DriverStream* best_effort;
+    const void* count;  // of the real-time queue, whose windows end within their graph
+    void* mark;
+};
+
+class GpuContext final : public Context {
+public:
+    GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<const GpuModel> model, const GpuCapture& capture,
+               ContextUse use);
+    ~GpuContext() override;
+
+    const GpuModel& model() const { return *model_; }
+    // How many kernels are done, from the first.
+    uint32_t done() const;
+    // A window of plain kernels up to `last` has retired.
+    void finish_plain(uint32_t last) { done_ = std::max(done_, last), plain_done_ = std::max(plain_done_, last); }
+    void clear();
+    // Before the first window of a request: where its tensors are. Inputs that the device cannot reach are copied here.
+    void bind(const Binding& binding);
+    // Of a staged request that is done: outputs to the client's memory.
+    void copy_out(std::byte* outputs) const;
+
+    // ---- launching, in queue order; the driver's status
+    int launch_whole(DriverStream* stream) const { return driver_->launch_graph(whole_, stream); }
+    bool has_whole() const { return whole_ != nullptr; }
+    int launch_plain(DriverStream* stream, uint32_t first, uint32_t last) const;
+    // Clears the record and writes the window's words where that is due, then kernels [first, last).
+    int launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded);
+    int launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const;
+    // Makes what was launched up to now invalid.
+    int invalidate(DriverStream* signals);
+    uint32_t epoch() const { return epoch_; }
+    // A new try at its first unfinished kernel: true when it was tried `limit` times in vain.
+    bool shield(uint32_t kernel, uint32_t limit);
+
+    bool staged = false;  // the request's tensors are copied through host memory
+
+private:
+    struct Layout;
+    const void* resolve(const GpuArgument& argument, const Layout& layout) const;
+    int launch_kernel(DriverStream* stream, uint32_t kernel, bool preemptible, bool overlap) const;
+    int launch_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible) const;
+    void capture_segments(const GpuCapture& capture);
+    DriverGraphExec* capture_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible,
+                                   const GpuCapture* end) const;
+    void release_graphs();
+
+    const std::shared_ptr<const Driver> driver_;
+    const std::shared_ptr<const GpuModel> model_;
+    DeviceMemory memory_;
+    HostMemory host_;
+    std::vector<GpuArgs> arguments_;
+    std::vector<GpuPlace> places_;  // one more than kernels: the end of the model
+    DriverGraphExec* whole_ = nullptr;
+    std::vector<GpuSegment> segments_;
+
+    std::byte* bits_ = nullptr;
+    void* epoch_word_ = nullptr;  // as the device sees it
+    uint32_t* host_epoch_ = nullptr;
+    void* window_words_ = nullptr;
+    const uint32_t* progress_ = nullptr;
+    uint64_t* binding_words_ = nullptr;
+    size_t staged_inputs_ = 0, staged_outputs_ = 0;  // offsets in host_
+
+    mutable uint32_t done_ = 0;  // the most that was ever seen
+    uint32_t plain_done_ = 0;    // of those, by plain kernels: their bits are not set
+    uint32_t epoch_ = 1;
+    uint64_t window_value_ = 0;  // of the window words, in queue order
+    bool record_is_clear_ = false;
+    bool bound_ = false;
+    uint32_t tried_kernel_ = 0;
+    uint32_t tries_ = 0;
+};
+
+}  // namespace reef

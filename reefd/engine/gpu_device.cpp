@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gpu_device.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "clock.hpp"
+
+namespace reef {
+namespace {
+
+constexpr size_t kWord = 128;
+// A stale window passes through its queue at about 1.5 us a kernel, and two may wait on each queue.
+constexpr uint64_t kWindowNs = 100'000;
+
+GpuContext& own(Context& context) { return static_cast<GpuContext&>(context); }
+
+}  // namespace
+
+std::unique_ptr<GpuDevice> make_gpu_device(const std::string& kind, const GpuOptions& options) {
+    return std::make_unique<GpuDevice>(kind == "hip" ? open_hip_driver() : open_cuda_driver(), options);
+}
+
+GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& options)
+    : driver_(std::move(driver)), options_(options), queues_(1 + options.best_effort_queues) {
+    int devices = 0;
+    driver_->check(driver_->count(&devices), "counting devices");
+    if (options.ordinal >= devices)
+        throw DriverError(driver_->kind + ": there is no device " + std::to_string(options.ordinal) + "; " +
+                          driver_->library + " knows " + std::to_string(devices));
+    driver_->check(driver_->open(options.ordinal, &device_), "opening the device");
+    describe(options);
+    counts_ = DeviceMemory(driver_, queues_.size() * kWord, "the queues");
+    words_ = HostMemory(driver_, queues_.size() * kWord, "the queues");
+    int least = 0, greatest = 0;
+    driver_->check(driver_->priorities(&least, &greatest), "asking for priorities");
+    auto stream = [&](int priority) {
+        DriverStream* made = nullptr;
+        driver_->check(driver_->make_stream(&made, priority), "making a stream");
+        return made;
+    };
+    signals_ = stream(greatest);
+    capture_real_time_ = stream(greatest);
+    capture_best_effort_ = stream(least);
+    driver_->check(driver_->fill(counts_.at(0), 0, queues_.size() * kWord, signals_), "filling");
+    driver_->check(driver_->synchronize(signals_), "filling");
+    for (size_t i = 0; i < queues_.size(); i++) {
+        Queue& queue = queues_[i];
+        queue.stream = stream(i == kRealTimeQueue ? greatest : least);
+        queue.count = counts_.at(i * kWord);
+        queue.mark = words_.device_at(i * kWord);
+        queue.word = reinterpret_cast<const uint32_t*>(words_.at(i * kWord));
+    }
+}
+
+GpuDevice::~GpuDevice() {
+    enter();
+    for (const Queue& queue : queues_)
+        driver_->destroy_stream(queue.stream);
+    for (DriverStream* stream : {signals_, capture_best_effort_, capture_real_time_})
+        driver_->destroy_stream(stream);
+}
+
+void GpuDevice::describe(const GpuOptions&) {
+    char name[256] = {};
+    driver_->check(driver_->name(name, sizeof name - 1, device_), "asking for the name");
+    int units = 0, version = 0, major = 0, minor = 0;
+    driver_->check(driver_->attribute(DriverAttribute::compute_units, &units, device_), "counting compute units");
+    driver_->version(&version);
+    std::string detail = driver_->library + ", version " + std::to_string(version);
+    if (driver_->attribute(DriverAttribute::capability_major, &major, device_) == 0 &&
+        driver_->attribute(DriverAttribute::capability_minor, &minor, device_) == 0)
+        detail += ", sm_" + std::to_string(10 * major + minor);
+    info_ = {.name = name,
+             .detail = detail,
+             .compute_units = static_cast<uint32_t>(units),
+             .queues = static_cast<uint32_t>(queues_.size()),
+             .queue_depth = kDepth,
+             .can_reset = true,
+             .may_spin = true,
+             .real_time = true,
+             .window_ns = kWindowNs};
+}
+
+// Every thread names the device once.
+void GpuDevice::enter() const {
+    static thread_local const GpuDevice* entered = nullptr;
+    if (entered != this) {
+        driver_->make_current(device_);
+        entered = this;
+    }
+}
+
+// ---------------------------------------------------------------- loader thread
+
+std::shared_ptr<DeviceModel> GpuDevice::load(const ModelSpec& spec) {
+    std::lock_guard lock(loading_);
+    enter();
+    try {
+        return std::make_shared<GpuModel>(driver_, spec);
+    } catch (const DriverError& error) {
+        throw ModelError(spec.name() + ": " + error.what());
+    }
+}
+
+std::unique_ptr<Context> GpuDevice::make_context(std::shared_ptr<DeviceModel> model, ContextUse use) {
+    std::lock_guard lock(loading_);
+    enter();
+    const GpuCapture capture{capture_real_time_, capture_best_effort_, queues_[kRealTimeQueue].count,
+                             queues_[kRealTimeQueue].mark};
+    try {
+        return std::make_unique<GpuContext>(driver_, std::static_pointer_cast<const GpuModel>(std::move(model)),
+                                            capture, use);
+    } catch (const DriverError& error) {
+        throw ModelError(error.what());
+    }
+}
+
+bool GpuDevice::reach(std::byte* memory, size_t bytes) {
+    enter();
+    int same_address = 0;
+    return driver_->register_host && driver_->attribute(DriverAttribute::host_pointers, &same_address, device_) == 0 &&
+           same_address != 0 && driver_->register_host(memory, bytes) == 0;
+}
+
+void GpuDevice::forget(std::byte* memory) {
+    enter();
+    driver_->unregister_host(memory);
+}
+
+// ---------------------------------------------------------------- engine thread
+
+void GpuDevice::launch(QueueId id, const Window& window) {
+    enter();
+    Queue& queue = queues_[id];
+    GpuContext& context = own(*window.context);
+    const uint32_t first = std::max(window.first, context.done());
+    const bool runs = first < window.last && !(window.preemptible && window.epoch != queue.epoch);
+    if (runs)
+        context.bind(window.binding);
+    queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
+                                 window.last,     window.epoch,
+                                 context.epoch(), window.preemptible,
+                                 false,           runs};
+    queue.launched = window.mark;
+
+    const bool whole = runs && !window.preemptible && id == kRealTimeQueue && first == 0 &&
+                       window.last == context.model().kernels.size() && context.has_whole();
+    int status = 0;
+    if (whole) {
+        status = context.launch_whole(queue.stream);  // its end is within
+    } else {
+        if (runs && !window.preemptible) {
+            status = context.launch_plain(queue.stream, first, window.last);
+        } else if (runs) {
+            const bool again = first == context.done() && context.shield(first, options_.shield_after);
+            status = context.launch_preemptible(queue.stream, first, window.last, again ? first + 1 : 0);
+        }
+        if (status == 0)
+            status = context.launch_end(queue.stream, queue.count, queue.mark, window.last, runs && window.preemptible);
+    }
+    if (status != 0)
+        failed(status, "launching a window");
+}
+
+void GpuDevice::write_epoch(QueueId id, uint32_t epoch) {
+    Queue& queue = queues_[id];
+    queue.epoch = epoch;
+    retired(id);
+    for (uint32_t mark = queue.seen + 1; static_cast<int32_t>(queue.launched - mark) >= 0; mark++) {
+        Flight& flight = queue.flight(mark);
+        if (flight.stale || !flight.preemptible || flight.epoch == epoch)
+            continue;
+        flight.stale = true;
+        // One write for all windows of a request.
+        if (flight.runs && flight.context->epoch() == flight.context_epoch) {
+            enter();
+            if (const int status = flight.context->invalidate(signals_); status != 0)
+                failed(status, "writing an epoch");
+        }
+    }
+}
+
+uint32_t GpuDevice::retired(QueueId id) const {
+    Queue& queue = queues_[id];
+    const uint32_t mark = __atomic_load_n(queue.word, __ATOMIC_ACQUIRE);
+    while (queue.seen != mark && queue.seen != queue.launched)
+        settle(queue, queue.flight(++queue.seen));
+    return queue.seen;
+}
+
+void GpuDevice::settle(Queue& queue, Flight& flight) const {
+    if (flight.runs && !flight.preemptible)
+        flight.context->finish_plain(flight.last);
+    if (flight.outputs && flight.context->done() == flight.context->model().kernels.size())
+        flight.context->copy_out(flight.outputs);
+    if (flight.stale)
+        queue.vacated_ns = monotonic_ns();
+}
+
+uint32_t GpuDevice::kernels_done(const Context& context) const {
+    return static_cast<const GpuContext&>(context).done();
+}
+
+void GpuDevice::clear_record(Context& context) { own(context).clear(); }
+
+uint64_t GpuDevice::now_ns() const { return monotonic_ns(); }
+
+// ---------------------------------------------------------------- faults
+
+void GpuDevice::failed(int status, const char* call) {
+    if (faulted_)
+        return;
+    const char* name = driver_->error_name(status);
+    std::snprintf(fault_, sizeof fault_, "%s: %s (%d)", call, name ? name : "error", status);
+    faulted_ = true;
+}
+
+const char* GpuDevice::fault() {
+    enter();
+    for (QueueId id = 0; !faulted_ && id < queues_.size(); id++) {
+        if (retired(id) == queues_[id].launched)
+            continue;
+        const int status = driver_->query(queues_[id].stream);
+        if (status != 0 && status != driver_->not_ready)
+            failed(status, "running a window");
+    }
+    return faulted_ ? fault_ : nullptr;
+}
+
+}  // namespace reef

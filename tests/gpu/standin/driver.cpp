@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+// A GPU driver without a GPU: libcuda.so.1 or libamdhip64.so.7 (names.hpp gives the same functions either vendor's names),
+// so that the engine's real code runs in tests. A stream is a thread; kernels are those of kernels/gpu compiled for the
+// host and run as grids of fibers, so epoch writes, progress and retirement race as they do on a device.
+//
+// It is stricter than a driver: device memory starts as garbage, a call on a thread without a current device fails, and a
+// stream that is captured runs nothing. The environment makes it fail on purpose, read anew by each call:
+//   REEF_STANDIN_MEMORY       bytes of device memory
+//   REEF_STANDIN_NO_REGISTER  host memory cannot be registered
+//   REEF_STANDIN_FAULT        the kernel launch of this number faults, and everything after it
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern "C" void reef_host_launch(void (*kernel)(const void*, const void*), int blocks, int threads, int cluster,
+                                 int shared_bytes, int descending, const void* args, const void* place);
+
+namespace {
+
+constexpr int kOutOfMemory = 2, kInvalid = 1, kNoContext = 201, kNotFound = 500, kNotReady = 600, kFault = 700,
+              kNotSupported = 801;
+
+std::mutex guard;
+std::map<void*, size_t> device_memory, host_memory, registered;
+std::atomic<int> sticky{0};
+std::atomic<uint64_t> launches{0};
+thread_local bool current = false;
+
+uint64_t setting(const char* name) {
+    const char* value = std::getenv(name);
+    return value ? std::strtoull(value, nullptr, 0) : 0;
+}
+
+struct Function {
+    void (*entry)(const void*, const void*);
+    bool grid;  // else a window kernel: one thread, no fiber
+    int cluster;
+};
+
+struct Module {
+    void* handle;
+    std::map<std::string, Function> functions;
+};
+
+struct Launch {
+    Function function;
+    unsigned blocks, threads, shared_bytes;
+    unsigned char args[64];
+    unsigned char place[40];
+    void run() const {
+        const uint64_t number = ++launches;
+        if (number == setting("REEF_STANDIN_FAULT"))
+            sticky = kFault;
+        if (sticky)
+            return;
+        if (function.grid)
+            reef_host_launch(function.entry, static_cast<int>(blocks), static_cast<int>(threads), function.cluster,
+                             static_cast<int>(shared_bytes), static_cast<int>(number % 2), args, place);
+        else
+            function.entry(args, place);
+    }
+};
+
+using Work = std::function<void()>;
+
+struct Stream {
+    Stream() : thread([this] { loop(); }) {}
+    ~Stream() {
+        {
+            std::lock_guard lock(mutex);
+            ending = true;
+        }
+        changed.notify_all();
+        thread.join();
+    }
+    void loop() {
+        std::unique_lock lock(mutex);
+        for (;;) {
+            changed.wait(lock, [this] { return ending || !work.empty(); });
+            if (work.empty())
+                return;
+            busy = true;
+            Work next = std::move(work.front());
+            work.pop_front();
+            lock.unlock();
+            if (!sticky)
+                next();
+            lock.lock();
+            busy = false;
+            if (work.empty())
+                changed.notify_all();
+        }
+    }
+    int add(Work item) {
+        std::lock_guard lock(mutex);
+        work.push_back(std::move(item));
+        changed.notify_all();
+        return sticky;
+    }
+    bool idle() {
+        std::lock_guard lock(mutex);
+        return work.empty() && !busy;
+    }
+    void drain() {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [this] { return work.empty() && !busy; });
+    }
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Work> work;
+    bool busy = false, ending = false;
+    std::vector<Launch>* captured = nullptr;
+    std::thread thread;
+};
+
+using Graph = std::vector<Launch>;
+
+int usable() { return !current ? kNoContext : sticky.load(); }
+
+int launch_kernel(Stream* stream, const Function* function, unsigned blocks, unsigned threads, unsigned shared_bytes,
+                  void** arguments) {
+    if (const int status = usable())
+        return status;
+    if (blocks == 0 || threads == 0 || threads > 1024 || blocks % static_cast<unsigned>(function->cluster) != 0)
+        return kInvalid;
+    Launch launch{*function, blocks, threads, shared_bytes, {}, {}};
+    std::memcpy(launch.args, arguments[0], sizeof launch.args);
+    std::memcpy(launch.place, arguments[1], sizeof launch.place);
+    if (stream->captured) {
+        stream->captured->push_back(launch);
+        return 0;
+    }
+    return stream->add([launch] { launch.run(); });
+}
+
+int allocate(std::map<void*, size_t>& pool, void** pointer, size_t bytes, unsigned char filling) {
+    if (const int status = usable())
+        return status;
+    std::lock_guard lock(guard);
+    size_t used = 0;
+    for (const auto& [start, size] : pool)
+        used += size;
+    const uint64_t limit = setting("REEF_STANDIN_MEMORY");
+    if (&pool == &device_memory && limit && used + bytes > limit)
+        return kOutOfMemory;
+    *pointer = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    std::memset(*pointer, filling, bytes);
+    pool[*pointer] = bytes;
+    return 0;
+}
+
+int release(std::map<void*, size_t>& pool, void* pointer) {
+    std::lock_guard lock(guard);
+    if (pool.erase(pointer) == 0)
+        return kInvalid;
+    std::free(pointer);
+    return 0;
+}
+
+void* open_code(const void* code) {
+    // The size of an ELF file: its section headers lie at the end.
+    uint64_t sections;
+    uint16_t size, count;
+    const auto* bytes = static_cast<const unsigned char*>(code);
+    std::memcpy(&sections, bytes + 40, 8);
+    std::memcpy(&size, bytes + 58, 2);
+    std::memcpy(&count, bytes + 60, 2);
+    // Every file has a name of its own: a library that is open is found again by its name.
+    char path[] = "/tmp/reef-standin-XXXXXX";
+    const int file = mkstemp(path);
+    const bool written = write(file, code, sections + uint64_t{size} * count) > 0;
+    void* handle = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+    close(file);
+    unlink(path);
+    return handle;
+}
+
+void promote() {
+    // Kernels find the runtime of the fibers here, however this library was opened.
+    Dl_info info;
+    if (dladdr(reinterpret_cast<void*>(&promote), &info))
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+}
+
+}  // namespace
+
+#include "names.hpp"
+
+extern "C" {
+
+int NAME(Init)(unsigned) {
+    promote();
+    return 0;
+}
+int NAME(DriverGetVersion)(int* version) {
+    *version = 13000;
+    return 0;
+}
+int DEVICE_COUNT(int* count) {
+    *count = 1;
+    return 0;
+}
+int NAME(DeviceGet)(int* device, int ordinal) {
+    *device = ordinal;
+    return ordinal == 0 ? 0 : 101;
+}
+int NAME(DeviceGetName)(char* name, int room, int) {
+    std::strncpy(name, "stand-in", static_cast<size_t>(room));
+    return 0;
+}
+int NAME(DeviceGetAttribute)(int* value, int attribute, int) {
+    *value = attribute == UNITS_ATTRIBUTE ? 4 : attribute == POINTERS_ATTRIBUTE ? 1 : 0;
+    return 0;
+}
+int MEMORY_INFO(size_t* free_bytes, size_t* total) {
+    std::lock_guard lock(guard);
+    *total = setting("REEF_STANDIN_MEMORY") ? setting("REEF_STANDIN_MEMORY") : size_t{1} << 30;
+    *free_bytes = *total;
+    for (const auto& [start, size] : device_memory)
+        *free_bytes -= size;
+    return 0;
+}
+int ALLOCATE(void** pointer, size_t bytes) { return allocate(device_memory, pointer, bytes, 0xa5); }
+int RELEASE(void* pointer) { return release(device_memory, pointer); }
+int ALLOCATE_HOST(void** pointer, size_t bytes, unsigned) { return allocate(host_memory, pointer, bytes, 0x5a); }
+int RELEASE_HOST(void* pointer) { return release(host_memory, pointer); }
+int HOST_ADDRESS(void** device, void* pointer, unsigned) {
+    *device = pointer;
+    return usable();
+}
+int UPLOAD(void* to, const void* from, size_t bytes) {
+    if (const int status = usable())
+        return status;
+    std::memcpy(to, from, bytes);
+    return 0;
+}
+int NAME(MemsetD8Async)(void* to, unsigned char byte, size_t bytes, Stream* stream) {
+    if (const int status = usable())
+        return status;
+    return stream->add([=] { std::memset(to, byte, bytes); });
+}
+int PRIORITIES(int* least, int* greatest) {
+    *least = 0;
+    *greatest = -5;
+    return usable();
+}
+int NAME(StreamCreateWithPriority)(Stream** stream, unsigned, int) {
+    if (const int status = usable())
+        return status;
+    *stream = new Stream;
+    return 0;
+}
+int STREAM_DESTROY(Stream* stream) {
+    delete stream;
+    return 0;
+}
+int NAME(StreamQuery)(Stream* stream) {
+    const int status = usable();
+    return status ? status : stream->idle() ? 0 : kNotReady;
+}
+int NAME(StreamSynchronize)(Stream* stream) {
+    stream->drain();
+    return usable();
+}
+int NAME(ModuleLoadData)(Module** module, const void* code) {
+    if (const int status = usable())
+        return status;
+    void* handle = open_code(code);
+    if (!handle)
+        return 200;
+    *module = new Module{handle, {}};
+    return 0;
+}
+int NAME(ModuleUnload)(Module* module) {
+    dlclose(module->handle);
+    delete module;
+    return 0;
+}
+int NAME(ModuleGetFunction)(Function** function, Module* module, const char* name) {
+    void* entry = dlsym(module->handle, name);
+    if (!entry)
+        return kNotFound;
+    std::string plain = name;
+    if (plain.ends_with("_p"))
+        plain.resize(plain.size() - 2);
+    const auto* cluster = static_cast<const int*>(dlsym(module->handle, (plain + "_cluster").c_str()));
+    Function& made = module->functions[name];
+    made = {reinterpret_cast<void (*)(const void*, const void*)>(entry), cluster != nullptr,
+            cluster && *cluster ? *cluster : 1};
+    *function = &made;
+    return 0;
+}
+int STREAM_BEGIN_CAPTURE(Stream* stream, int) {
+    if (stream->captured)
+        return kInvalid;
+    stream->captured = new Graph;
+    return usable();
+}
+int NAME(StreamEndCapture)(Stream* stream, Graph** graph) {
+    *graph = stream->captured;
+    stream->captured = nullptr;
+    return *graph ? 0 : kInvalid;
+}
+int NAME(GraphInstantiateWithFlags)(Graph** executable, Graph* graph, unsigned long long) {
+    *executable = new Graph(*graph);
+    return usable();
+}
+int NAME(GraphDestroy)(Graph* graph) {
+    delete graph;
+    return 0;
+}
+int NAME(GraphExecDestroy)(Graph* graph) {
+    delete graph;
+    return 0;
+}
+int NAME(GraphLaunch)(Graph* graph, Stream* stream) {
+    if (const int status = usable())
+        return status;
+    return stream->add([graph] {
+        for (const Launch& launch : *graph)
+            launch.run();
+    });
+}
+
+#if defined(REEF_STANDIN_CUDA)
+int cuDevicePrimaryCtxRetain(void** context, int) {
+    *context = &guard;
+    return 0;
+}
+int cuCtxSetCurrent(void* context) {
+    current = context == &guard;
+    return sticky;
+}
+int cuGetErrorName(int status, const char** name) {
+    *name = status == kOutOfMemory ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : status == kFault     ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                                   : "CUDA_ERROR";
+    return 0;
+}
+int cuMemHostRegister_v2(void* pointer, size_t bytes, unsigned) {
+    if (std::getenv("REEF_STANDIN_NO_REGISTER"))
+        return kNotSupported;
+    std::lock_guard lock(guard);
+    return registered.emplace(pointer, bytes).second ? usable() : 712;
+}
+int cuMemHostUnregister(void* pointer) {
+    std::lock_guard lock(guard);
+    return registered.erase(pointer) ? 0 : 713;
+}
+int cuStreamWriteValue32_v2(Stream* stream, uint32_t* word, uint32_t value, unsigned) {
+    if (const int status = usable())
+        return status;
+    return stream->add([=] { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); });
+}
+int cuFuncSetAttribute(Function*, int, int) { return usable(); }
+struct Config {
+    unsigned grid[3], block[3], shared_bytes;
+    Stream* stream;
+    void* attributes;
+    unsigned attribute_count;
+};
+int cuLaunchKernelEx(const Config* config, Function* function, void** arguments, void**) {
+    return launch_kernel(config->stream, function, config->grid[0], config->block[0], config->shared_bytes, arguments);
+}
+#else
+int hipSetDevice(int) {
+    current = true;
+    return sticky;
+}
+const char* hipGetErrorName(int status) {
+    return status == kOutOfMemory ? "hipErrorOutOfMemory" : status == kFault ? "hipErrorIllegalAddress" : "hipError";
+}
+int hipModuleLaunchKernel(Function* function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
+                          unsigned shared_bytes, Stream* stream, void** arguments, void**) {
+    return launch_kernel(stream, function, gx, bx, shared_bytes, arguments);
+}
+#endif
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The names under which each vendor's library exports the same functions.
+#pragma once
+
+#if defined(REEF_STANDIN_CUDA)
+#define NAME(name) cu##name
+#define DEVICE_COUNT cuDeviceGetCount
+#define MEMORY_INFO cuMemGetInfo_v2
+#define ALLOCATE cuMemAlloc_v2
+#define RELEASE cuMemFree_v2
+#define ALLOCATE_HOST cuMemHostAlloc
+#define RELEASE_HOST cuMemFreeHost
+#define HOST_ADDRESS cuMemHostGetDevicePointer_v2
+#define UPLOAD cuMemcpyHtoD_v2
+#define PRIORITIES cuCtxGetStreamPriorityRange
+#define STREAM_DESTROY cuStreamDestroy_v2
+#define STREAM_BEGIN_CAPTURE cuStreamBeginCapture_v2
+#define UNITS_ATTRIBUTE 16
+#define POINTERS_ATTRIBUTE 91
+#else
+#define NAME(name) hip##name
+#define DEVICE_COUNT hipGetDeviceCount
+#define MEMORY_INFO hipMemGetInfo
+#define ALLOCATE hipMalloc
+#define RELEASE hipFree
+#define ALLOCATE_HOST hipHostMalloc
+#define RELEASE_HOST hipHostFree
+#define HOST_ADDRESS hipHostGetDevicePointer
+#define UPLOAD hipMemcpyHtoD
+#define PRIORITIES hipDeviceGetStreamPriorityRange
+#define STREAM_DESTROY hipStreamDestroy
+#define STREAM_BEGIN_CAPTURE hipStreamBeginCapture
+#define UNITS_ATTRIBUTE 63
+#define POINTERS_ATTRIBUTE (-1)
+#endif
