@@ -9,19 +9,25 @@ import numpy as np
 
 from reefd.compiler.ir import Graph, Node, Value
 from reefd.compiler.memory import Plan
-from reefd.resource.schema import Access, Attribute, Kernel, Kind, ModelFile, Source, Storage
+from reefd.compiler.progress import SILENT, Progress
+from reefd.resource.schema import Access, Attribute, Kernel, Kind, ModelFile, Precision, Source, Storage
 
 _BEYOND_FLOAT = 1e308  # JSON has no infinity; as a float32 this is one
 
 
-def emit(graph: Graph, plan: Plan, name: str, source: Source) -> tuple[ModelFile, dict[str, np.ndarray]]:
-    """The schedule, and the weights by the names of their storages."""
-    return _Emitter(graph, plan).model(name, source)
+def emit(
+    graph: Graph, plan: Plan, name: str, source: Source, precision: Precision = "float32", progress: Progress = SILENT
+) -> tuple[ModelFile, dict[str, np.ndarray]]:
+    """The schedule, and the weights by the names of their storages. In half precision, matrices are rounded to halves;
+    they stay 32-bit floats here, and are written as what they have become."""
+    return _Emitter(graph, plan, precision, progress).model(name, source)
 
 
 class _Emitter:
-    def __init__(self, graph: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, plan: Plan, precision: Precision, progress: Progress) -> None:
         self.graph = graph
+        self.precision = precision
+        self.progress = progress
         self.plan = plan
         self.storage: list[Storage] = []
         self.weights: dict[str, np.ndarray] = {}
@@ -31,10 +37,14 @@ class _Emitter:
         inputs = [self._owner(value, "input", value.name) for value in self.graph.inputs]
         owners = {output: owner for owner, output in self.plan.outputs.items()}
         outputs = [self._owner(owners[output], "output", output) for output in self.graph.output_names]
-        kernels = [self._kernel(node) for node in self.plan.kernels]
+        kernels = []
+        for place, node in enumerate(self.plan.kernels):
+            self.progress.step(place, len(self.plan.kernels), node.name)
+            kernels.append(self._kernel(node))
         file = ModelFile(
             name=name, storage=self.storage, kernels=kernels, inputs=inputs, outputs=outputs,
-            arena_bytes=self.plan.arena_bytes, version=1, source=source,
+            arena_bytes=self.plan.arena_bytes, live_bytes=self.plan.live_bytes, precision=self.precision, version=1,
+            source=source,
         )  # fmt: skip
         return file, self.weights
 
@@ -64,6 +74,8 @@ class _Emitter:
     def _weight(self, value: Value) -> int:
         assert value.data is not None
         data = np.asarray(value.data, order="C")  # of any rank, 0 too
+        if self.precision == "float16":
+            data = _rounded(data)
         content = hashlib.sha256(data.reshape(-1).data.cast("B") if data.size else b"").digest()
         key = ("weight", content, value.shape, value.dtype)
         if key in self.indices:
@@ -86,6 +98,13 @@ class _Emitter:
             attributes={key: _attribute(value) for key, value in node.attributes.items()},
             nodes=node.sources,
         )
+
+
+def _rounded(data: np.ndarray) -> np.ndarray:
+    """A matrix to the nearest halves. Vectors take no room, and what halves cannot hold stays what it is."""
+    if data.dtype != np.float32 or data.ndim < 2 or not np.all(np.abs(data) <= np.finfo(np.float16).max):
+        return data
+    return data.astype(np.float16).astype(np.float32)
 
 
 def _storage(value: Value, name: str, kind: Kind, offset: int = 0, base: int = -1) -> Storage:

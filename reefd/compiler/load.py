@@ -18,6 +18,7 @@ from reefd.compiler import functions
 from reefd.compiler.errors import CompileError, Problem
 from reefd.compiler.folding import evaluate, infer
 from reefd.compiler.ir import Graph, Node, Value, constants
+from reefd.compiler.progress import SILENT, Progress
 from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array
 
 MAX_CONSTANT_BYTES = 4 << 30
@@ -27,7 +28,7 @@ Known = Callable[[str, str], bool]
 _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
-def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> Graph:
+def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Known, progress: Progress = SILENT) -> Graph:
     """Reads a file. `shapes` fixes inputs with dynamic dimensions; `supported(domain, op)` says which operators later
     stages know, others are expanded where ONNX defines them by simpler ones. CompileError names all that is wrong."""
     try:
@@ -40,10 +41,12 @@ def load(path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> G
         raise
     except Exception as error:  # protobuf's DecodeError is not importable by one name across its versions
         raise CompileError(str(path), [Problem(f"not an ONNX file: {error}")]) from None
-    return from_model(model, path, shapes, supported)
+    return from_model(model, path, shapes, supported, progress)
 
 
-def from_model(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> Graph:
+def from_model(
+    model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known, progress: Progress = SILENT
+) -> Graph:
     """As load, for a model that is in memory. `path` names it in errors and is where its external data lies."""
     _take_in(model, path)
     try:
@@ -52,7 +55,7 @@ def from_model(model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]
         raise CompileError(str(path), [Problem(f"not a valid ONNX model: {_first_line(error)}")]) from None
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    return _Loader(model, path, shapes, supported).graph()
+    return _Loader(model, path, shapes, supported, progress).graph()
 
 
 def _take_in(model: ModelProto, path: Path) -> None:
@@ -81,8 +84,11 @@ def _first_line(error: Exception) -> str:
 
 
 class _Loader:
-    def __init__(self, model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known) -> None:
+    def __init__(
+        self, model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known, progress: Progress
+    ) -> None:
         self.supported = supported
+        self.progress = progress
         self.model = model
         self.path = path
         self.shapes = dict(shapes)
@@ -163,7 +169,9 @@ class _Loader:
     def _walk(self, nodes: Sequence[NodeProto], values: dict[str, Value | None]) -> None:
         values[""] = None
         unknown: set[str] = set()
-        for proto in nodes:
+        for place, proto in enumerate(nodes):
+            if self.depth == 0:
+                self.progress.step(place, len(nodes), _name(proto))
             missing = [name for name in proto.input if name not in values]
             if missing:
                 if not unknown.intersection(missing):

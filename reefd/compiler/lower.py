@@ -9,14 +9,16 @@ from reefd.compiler.errors import CompileError, Problem, Unsupported
 from reefd.compiler.ir import Graph, Node, Value
 from reefd.compiler.lowering.builder import Builder
 from reefd.compiler.operators import OPERATORS, supported
+from reefd.compiler.progress import SILENT, Progress
 
 
-def lower(graph: Graph, path: str) -> Graph:
+def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
     """The same graph in kernels. CompileError lists every unsupported operator, attribute and type."""
     build = Builder()
     replaced: dict[Value, Value] = {}
     problems: list[Problem] = []
-    for node in graph.nodes:
+    for place, node in enumerate(graph.nodes):
+        progress.step(place, len(graph.nodes), node.name)
         node.inputs = [None if value is None else replaced.get(value, value) for value in node.inputs]
         build.source = node.name
         if all(value.size == 0 for value in node.writes()):  # nothing to compute

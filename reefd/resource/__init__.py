@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A resource: the folder a model is compiled into, and all that is known about reading, checking and writing one.
 
-    model.json          the schedule: storage, kernel instances, inputs and outputs (schema.py)
-    model.safetensors   the weights (tensors.py)
-    profile.cpu.json    what its kernels cost on this machine (profile.py), once `reefctl profile` was run
-    SHA256SUMS          the hashes of all, as `sha256sum -c` reads them
+    model.json               the schedule: storage, kernel instances, inputs and outputs (schema.py)
+    model.safetensors        the weights (tensors.py)
+    code.sm_90a.safetensors  a GPU's code objects, one array of bytes for each group of kernels compiled together
+    profile.cpu.json         what its kernels cost on this machine (profile.py), once `reefctl profile` was run
+    SHA256SUMS               the hashes of all, as `sha256sum -c` reads them
 
 `read` trusts nothing: whatever it returns has been hashed, bounded and proved restorable (check.py). `load.model_spec`
 turns that into what the engine loads. `write` makes the folder whole or not at all.
@@ -12,7 +13,7 @@ turns that into what the engine loads. `write` makes the folder whole or not at 
 
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile
-from reefd.resource.read import Resource, read
+from reefd.resource.read import Resource, read, read_code
 from reefd.resource.schema import Kernel, ModelFile, Source, Storage
 from reefd.resource.write import write, write_profile
 
@@ -25,6 +26,7 @@ __all__ = [
     "Source",
     "Storage",
     "read",
+    "read_code",
     "write",
     "write_profile",
 ]

@@ -40,6 +40,8 @@ def model(file: ModelFile) -> None:
         raise Fault(f"{len(file.storage)} storages and {len(file.kernels)} kernels are too many")
     for index, storage in enumerate(file.storage):
         _storage(file, index, storage)
+    if not 0 <= file.live_bytes <= file.arena_bytes:
+        raise Fault(f"live_bytes is {file.live_bytes}, arena_bytes {file.arena_bytes}")
     _ends(file, "inputs", file.inputs, "input")
     _ends(file, "outputs", file.outputs, "output")
     spans = [_span(file, index) for index in range(len(file.storage))]

@@ -20,6 +20,7 @@ MODEL = "model.json"
 WEIGHTS = "model.safetensors"
 SUMS = "SHA256SUMS"
 _MAX_MODEL = 64 << 20
+_MAX_CODE = 1 << 30
 _MAX_WEIGHTS = 16 << 30
 _MAX_SUMS = 64 << 10
 _PROFILE = re.compile(r"profile\.([a-z]{1,16})\.json")
@@ -54,6 +55,8 @@ def read(folder: Path | str) -> Resource:
         os.close(directory)
     model = _parse_model(folder / MODEL, document)
     weights = tensors.parse(folder / WEIGHTS, weight_file)
+    if model.precision == "float16":
+        weights = tensors.widened(weights, {storage.name: storage.stype for storage in model.storage})
     try:
         check.model(model)
         check.weights(model, weights)
@@ -64,6 +67,28 @@ def read(folder: Path | str) -> Resource:
         for device, content in measured.items()
     }
     return Resource(folder, model, weights, _digest(sums), profiles)
+
+
+def code_name(processor: str) -> str:
+    """The file that holds a GPU's code objects."""
+    return f"code.{processor}.safetensors"
+
+
+def read_code(resource: Resource, processor: str) -> dict[str, np.ndarray] | None:
+    """The code objects for a GPU, by the names of the kernels in each; None where the model was not compiled for it.
+    ResourceError: damaged, or the folder is another build by now."""
+    name = code_name(processor)
+    directory = _open(resource.path)
+    try:
+        sums = _read_sums(directory, resource.path)
+        if _digest(sums) != resource.digest:
+            raise ResourceError(resource.path, "was compiled again meanwhile")
+        if name not in sums:
+            return None
+        content = _read_hashed(directory, resource.path, name, _MAX_CODE, sums)
+    finally:
+        os.close(directory)
+    return tensors.parse(resource.path / name, content)
 
 
 def _digest(sums: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ MAX_RANK = 8
 
 Kind = Literal["input", "output", "arena", "weight"]
 Access = Literal["read", "write", "read_write"]
+Precision = Literal["float32", "float16"]
 Attribute = int | float | str | list[int | float]
 
 ITEM_SIZES = {
@@ -68,6 +69,8 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     inputs: list[int]
     outputs: list[int]
     arena_bytes: int
+    live_bytes: int = 0  # what is alive at once at the worst time: no arena for this schedule can be smaller
+    precision: Precision = "float32"  # in which the weights are stored, and a GPU keeps and multiplies activations
     version: int = 0
     source: Source | None = None
     args: list[int] = []  # REEF's: storages that come with the model

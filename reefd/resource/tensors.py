@@ -65,6 +65,29 @@ def parse(path: Path, content: memoryview) -> dict[str, np.ndarray]:
     return arrays
 
 
+def narrowed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Matrices of 32-bit floats that lose nothing by it, as 16-bit ones."""
+    return {name: array.astype(np.float16) if _half(array) else array for name, array in tensors.items()}
+
+
+def _half(array: np.ndarray) -> bool:
+    if array.dtype != np.float32 or array.ndim < 2:
+        return False
+    with np.errstate(over="ignore"):
+        return np.array_equal(array.astype(np.float16).astype(np.float32), array)
+
+
+def widened(tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The same with 16-bit floats as 32-bit ones where `dtypes` says so."""
+    wide = {}
+    for name, array in tensors.items():
+        if array.dtype == np.float16 and dtypes.get(name) == "float32":
+            array = array.astype(np.float32)
+            array.flags.writeable = False
+        wide[name] = array
+    return wide
+
+
 def serialize(tensors: Mapping[str, np.ndarray]) -> Iterable[bytes | memoryview]:
     """The file in pieces. Wide items come first, so that each tensor is aligned to its own item."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))

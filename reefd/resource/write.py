@@ -16,16 +16,19 @@ import numpy as np
 from reefd.resource import check, tensors
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile, file_name
-from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, read, read_sums
+from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, code_name, read, read_sums
 from reefd.resource.schema import ModelFile
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def write(folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray]) -> None:
-    """Writes the folder, replacing an older resource of that name. ResourceError: it is something else, or the disk
-    fails."""
+def write(
+    folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray],
+    code: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> None:  # fmt: skip
+    """Writes the folder, replacing an older resource of that name. `code`: for each GPU its code objects.
+    ResourceError: it is something else, or the disk fails."""
     folder = Path(folder).absolute()
     try:
         check.model(model)
@@ -36,10 +39,11 @@ def write(folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray
         raise ResourceError(folder, "exists and is not a resource folder; give another name or remove it")
 
     def fill(staging: Path) -> dict[str, str]:
-        return {
-            MODEL: _write_file(staging / MODEL, [_json(model)]),
-            WEIGHTS: _write_file(staging / WEIGHTS, tensors.serialize(weights)),
-        }
+        stored = tensors.narrowed(weights) if model.precision == "float16" else weights
+        files = {WEIGHTS: tensors.serialize(stored)}
+        files |= {code_name(processor): tensors.serialize(objects) for processor, objects in (code or {}).items()}
+        sums = {MODEL: _write_file(staging / MODEL, [_json(model)])}
+        return sums | {name: _write_file(staging / name, pieces) for name, pieces in files.items()}
 
     _replace(folder, fill)
 

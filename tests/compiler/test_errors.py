@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from oracle import model_of, noise
 
-from reefd.compiler import CompileError, Problem, compile_model
+from reefd.compiler import CompileError, Options, Problem, compile_model
 from reefd.compiler.load import load
 from reefd.compiler.lower import lower
 from reefd.compiler.operators import supported
@@ -61,7 +61,7 @@ def test_dynamic_dimensions_ask_for_a_shape(tmp_path: Path) -> None:
     (problem,) = problems(path)
     assert "'image' has dynamic dimensions (Nx3x?x8)" in problem.reason
     assert "--shape image=1x3x1x8" in problem.reason
-    assert compile_model(path, tmp_path / "out", shapes={"image": [2, 3, 4, 8]}).kernels == 1
+    assert compile_model(path, tmp_path / "out", options=Options({"image": [2, 3, 4, 8]})).kernels == 1
 
 
 @pytest.mark.parametrize(

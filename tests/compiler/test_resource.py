@@ -148,6 +148,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "negative arena": (lambda m: edit(m, "arena_bytes", value=-1), "arena_bytes"),
     "huge arena": (lambda m: edit(m, "arena_bytes", value=1 << 60), "arena_bytes"),
     "small arena": (lambda m: edit(m, "arena_bytes", value=64), "of an arena of 64"),
+    "more alive than there is room": (lambda m: m.update(live_bytes=m["arena_bytes"] + 1), "live_bytes is"),
     "stype": (lambda m: edit(m, "storage", 0, "stype", value="float31"), "stype 'float31'"),
     "shape": (lambda m: edit(m, "storage", 0, "shape", value=[1, 2]), "its shape"),
     "negative extent": (lambda m: edit(m, "storage", 0, "shape", value=[-1, -256]), "shape"),

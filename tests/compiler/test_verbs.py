@@ -50,6 +50,11 @@ def test_mistakes_end_in_one_line_and_exit_code_1(tmp_path: Path) -> None:
         (("compile", source, "-o", tmp_path), "not a resource folder"),
         (("compile", source, "-o", tmp_path / "r", "--shape", "image:3"), "expected name=1x3x224x224"),
         (("compile", source, "-o", tmp_path / "r", "--shape", "image=1x3x32x32"), "--shape says 1x3x32x32"),
+        (
+            ("compile", source, "-o", tmp_path / "r", "--target", "cpu,tpu"),
+            "unknown target 'tpu'; there are: cpu, cuda",
+        ),
+        (("compile", source, "-o", tmp_path / ("r" * 64)), "a name has 1 to 63 bytes"),
         (("run", tmp_path, "--inputs", tmp_path / "other.npz", *ends), "SHA256SUMS: No such file"),
         (("run", tmp_path / "iris", "--inputs", tmp_path / "none.npz", *ends), "No such file"),
         (("run", tmp_path / "iris", "--inputs", tmp_path / "text", *ends), "text"),

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 8: code objects for the GPUs that were asked for. The CPU's kernels are part of the engine and need none.
+
+A resource's schedule and weights serve every target; what a GPU needs besides is `code.<target>.safetensors`, one array
+of bytes for each group of kernels that was compiled together, named by the kernels in it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from reefd.compiler.errors import CompileError, Problem
+from reefd.compiler.progress import Progress
+from reefd.gpu.target import TARGETS
+from reefd.resource.schema import ModelFile
+
+# What a user writes: the device's name in reefd, and the processor as its vendor calls it.
+_DEVICES = {"cuda": "sm_", "hip": "gfx"}
+_ALIASES = {"sm_90": "sm_90a"}  # the same processor; without the letter its newest instructions are left out
+
+Code = dict[str, np.ndarray]
+
+
+def known_targets() -> list[str]:
+    gpus = [f"{device}:{name}" for device, prefix in _DEVICES.items() for name in TARGETS if name.startswith(prefix)]
+    return ["cpu", *gpus]
+
+
+def parse_targets(targets: Sequence[str]) -> list[str]:
+    """The GPU processors among targets such as `cpu`, `cuda:sm_90` or `hip:gfx906`. ValueError: one that is unknown."""
+    processors = []
+    for target in targets:
+        device, _, name = target.partition(":")
+        name = _ALIASES.get(name, name)
+        if target == "cpu":
+            continue
+        if device not in _DEVICES or not name.startswith(_DEVICES[device]) or name not in TARGETS:
+            raise ValueError(f"unknown target {target!r}; there are: {', '.join(known_targets())}")
+        processors.append(name)
+    return list(dict.fromkeys(processors))
+
+
+def build_code(
+    model: ModelFile, weights: Mapping[str, np.ndarray], processor: str, path: str, progress: Progress
+) -> Code:
+    """Plans and compiles a model's kernels for one processor. CompileError: a kernel that has no GPU form, or a
+    compiler that is missing or refuses."""
+    from reefd.gpu.compile import CompileError as RefusedError
+    from reefd.gpu.compile import compile_source, target_kind
+    from reefd.gpu.lower import LowerError
+    from reefd.gpu.program import batches, plan_program
+    from reefd.gpu.source import kernel_source
+
+    code: Code = {}
+    try:
+        groups = batches(plan_program(model, weights, processor, model.precision).steps)
+        total = sum(map(len, groups))
+        done = 0
+        for group in groups:
+            progress.step(done, total, f"{processor} {group[0].name}")
+            done += len(group)
+            content = compile_source(kernel_source(group, target_kind(processor)), processor)
+            code[" ".join(kernel.name for kernel in group)] = np.frombuffer(content, np.uint8)
+    except (LowerError, RefusedError) as error:
+        raise CompileError(path, [Problem(f"target {processor}: {error}")]) from None
+    return code
