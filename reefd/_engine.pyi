@@ -178,6 +178,15 @@ class Event:
     values: tuple[int, int, int, int]
     text: str  # what happened, for the log
 
+class Profile:
+    """What was measured of a model on the engine's device."""
+
+    def __init__(self, *, kernel_ns: Sequence[int] = (), padding: Sequence[tuple[int, int]] = ()) -> None:
+        """kernel_ns: of each kernel alone on the whole device; empty: not measured, then times are learned while it
+        runs. padding: (last kernel + 1, compute units for best-effort work beside it) of each segment of a real-time
+        model, in order, up to its last kernel; units are a multiple of split_granule and fewer than the device has;
+        empty: nothing beside it."""
+
 class TaskSpec:
     """What the engine needs of a manifest."""
 
@@ -195,6 +204,8 @@ class TaskSpec:
         crc: bool = False,
         signature: int = 0,
         contexts: int = 0,  # execution contexts; 0: chosen by class
+        preemptible: bool = False,  # rt: gives way to rt requests that are more urgent by deadline or priority
+        profiles: Sequence[Profile] = (),  # of each of `models`, in their order, or none
     ) -> None:
         """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the
         output on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as
@@ -214,7 +225,7 @@ class Engine:
         """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef", or one to
         measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each does."""
     device: dict[str, Any]
-    """name, detail, compute_units, queues, can_reset, may_spin, policy; realtime: what was granted, once started."""
+    """name, detail, compute_units, queues, split_granule (0: no padding on this device), can_reset, may_spin, policy; realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
 
     # ---- models; these may take long and release the GIL
@@ -270,6 +281,7 @@ class Engine:
         (on the engine thread, where a counting allocator is preloaded), events_dropped;
         tasks: [{task, name, class,
         sessions, accepted, completed, failed, late, expired, cancelled, replayed, preempted, abandoned_windows,
+        shielded (windows whose blocks ran to their end once begun), behind_shielded (requests launched behind such),
         queueing, preemption, execution, end_to_end}], the last four being histograms {count, sum_ns, max_ns, buckets:
         [(upper bound in ns, count), ...]}; sessions: [{session, task, verdict, locked, accepted, completed, failed,
         late, preempted, queue_ns, execute_ns}].

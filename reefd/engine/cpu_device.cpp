@@ -63,6 +63,7 @@ CpuDevice::CpuDevice(const CpuOptions& options)
              .compute_units = workers,
              .queues = static_cast<uint32_t>(queues_.size()),
              .queue_depth = kQueueDepth,
+             .split_granule = 0,
              .can_reset = true,
              .may_spin = false,
              .real_time = real_time};

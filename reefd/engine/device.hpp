@@ -23,11 +23,14 @@
 //   bit is set before it counts, and it counts before its kernel can be done.
 // - kernels_done runs ahead of retirement: it says what to launch next, never what may be reused.
 // - While a real-time window is on the device, no compute unit begins a best-effort block, whatever its epoch: beginning
-//   one would delay the next real-time kernel by up to a block. (Padding will give it compute units of its own.) Not where
-//   DeviceOptions::exclusive is false: there a unit takes a best-effort block whenever no real-time block is left to take.
+//   one would delay the next real-time kernel by up to a block. Not so on units that the window leaves aside (its split):
+//   there blocks of best-effort windows with a split begin, and of no others. And not where DeviceOptions::exclusive is
+//   false: there a unit takes a best-effort block whenever no real-time block is left to take.
+// - The split in force is that of the window at the head of the real-time queue. Windows of one queue may differ in their
+//   split; they run in order as ever, and a backend that has a stream for each split orders them itself.
 // - Plain windows on a best-effort queue carry no checks: once launched they run to their end, whatever the epoch.
-// - An instance that is abandoned again and again without a block of it finishing is shielded: blocks that have begun run
-//   to their end. A preemption then costs a block's time, and finishes one.
+// - Windows of the real-time queue may be preemptible too: one that is to give way is invalidated by that queue's epoch,
+//   resumes like a best-effort window, and counts as real-time work in everything else.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -62,6 +65,7 @@ struct DeviceInfo {
     uint32_t compute_units;
     uint32_t queues;         // including the real-time queue
     uint32_t queue_depth;    // windows that may be launched and not retired on one queue
+    uint32_t split_granule;  // a split is a multiple of it; 0: windows cannot have one
     bool can_reset;          // blocks check the epoch while they run
     bool may_spin;           // polling its words from the engine thread takes no work from it
     bool real_time = false;  // real-time blocks run above every ordinary thread of the machine
@@ -83,6 +87,8 @@ struct Binding {
     bool device_reaches = false;  // both lie in memory for which Device::reach said yes; else a GPU copies them itself
 };
 
+inline constexpr uint32_t kNoSplit = 0;  // all compute units
+
 struct Window {
     Context* context;
     Binding binding;
@@ -93,6 +99,9 @@ struct Window {
     uint32_t mark;     // the queue's retirement mark of this window: previous mark + 1
     // Preemptible: the epoch is looked at before each block only, and a block that has begun runs to its end.
     bool finish_blocks = false;
+    // Real time: the last `split` compute units are not used. Best effort: only they are, and also while a real-time window
+    // with a split runs beside it. Less than compute_units.
+    uint32_t split = kNoSplit;
 };
 
 // What a context will be used for, so that a device makes ready only that.

@@ -35,7 +35,8 @@ T choose(const std::string& value, std::initializer_list<std::pair<const char*, 
 
 void make_task_spec(TaskSpec* self, std::string name, const std::string& task_class, nb::sequence models,
                     uint32_t slots, uint64_t deadline_ns, int32_t priority, uint32_t weight, const std::string& queue,
-                    bool crc, uint64_t signature, uint32_t contexts) {
+                    bool crc, uint64_t signature, uint32_t contexts, bool preemptible,
+                    std::vector<ModelProfile> profiles) {
     TaskSpec spec;
     spec.name = std::move(name);
     spec.real_time = choose<bool>(task_class, {{"rt", true}, {"be", false}}, "class");
@@ -53,6 +54,8 @@ void make_task_spec(TaskSpec* self, std::string name, const std::string& task_cl
     spec.crc = crc;
     spec.signature = signature;
     spec.contexts = contexts;
+    spec.preemptible = preemptible;
+    spec.profiles = std::move(profiles);
     new (self) TaskSpec(std::move(spec));
 }
 
@@ -63,6 +66,7 @@ nb::dict device_dict(const Engine& engine) {
     dict["detail"] = info.detail;
     dict["compute_units"] = info.compute_units;
     dict["queues"] = info.queues;
+    dict["split_granule"] = info.split_granule;
     dict["can_reset"] = info.can_reset;
     dict["may_spin"] = info.may_spin;
     dict["policy"] = engine.policy_name();
@@ -104,6 +108,8 @@ nb::dict task_dict(const TaskSnapshot& task) {
     dict["replayed"] = counters.replayed;
     dict["preempted"] = counters.preempted;
     dict["abandoned_windows"] = counters.abandoned_windows;
+    dict["shielded"] = counters.shielded;
+    dict["behind_shielded"] = counters.behind_shielded;
     dict["queueing"] = histogram_dict(counters.queueing);
     dict["preemption"] = histogram_dict(counters.preemption);
     dict["execution"] = histogram_dict(counters.execution);
@@ -231,10 +237,24 @@ void bind_values(nb::module_& module) {
                      })
         .def_prop_ro("text", [](const EventRecord& event) { return describe(event); });
 
+    nb::class_<ModelProfile>(module, "Profile")
+        .def(
+            "__init__",
+            [](ModelProfile* self, std::vector<uint64_t> kernel_ns,
+               const std::vector<std::pair<uint32_t, uint32_t>>& padding) {
+                new (self) ModelProfile{std::move(kernel_ns), {}};
+                for (const auto& [last, split] : padding) {
+                    self->padding.push_back({last, split});
+                }
+            },
+            nb::kw_only(), nb::arg("kernel_ns") = std::vector<uint64_t>{},
+            nb::arg("padding") = std::vector<std::pair<uint32_t, uint32_t>>{});
+
     nb::class_<TaskSpec>(module, "TaskSpec")
         .def("__init__", make_task_spec, nb::kw_only(), nb::arg("name"), nb::arg("task_class"), nb::arg("models"),
              nb::arg("slots"), nb::arg("deadline_ns") = 0, nb::arg("priority") = 0, nb::arg("weight") = 100,
-             nb::arg("queue") = "fail", nb::arg("crc") = false, nb::arg("signature") = 0, nb::arg("contexts") = 0);
+             nb::arg("queue") = "fail", nb::arg("crc") = false, nb::arg("signature") = 0, nb::arg("contexts") = 0,
+             nb::arg("preemptible") = false, nb::arg("profiles") = std::vector<ModelProfile>{});
 }
 
 }  // namespace

@@ -23,10 +23,11 @@ enum class Checks : uint8_t {
 
 // What best-effort work may have now.
 struct Grant {
-    uint32_t windows;  // that may be in flight; 0: nothing may be launched
+    uint32_t windows;  // that may be in flight
+    uint32_t units;    // the last ones of the device; what may run on more is taken back, where blocks have checks
 };
-inline constexpr Grant kNothing{0};
-inline constexpr Grant kEverything{UINT32_MAX};
+inline constexpr Grant kNothing{0, 0};
+inline constexpr Grant kEverything{UINT32_MAX, UINT32_MAX};
 
 class Policy {
 public:
@@ -37,8 +38,8 @@ public:
     virtual bool exclusive() const { return true; }
     // Best-effort requests start in order of arrival, not by the shares of their tasks.
     virtual bool by_arrival() const { return false; }
-    // Real-time work waits to be launched, or was announced: make room.
-    virtual void vacate(Scheduler& scheduler) const = 0;
+    // Real-time models leave the compute units of their padding plan aside.
+    virtual bool pads() const { return false; }
     virtual bool real_time_may_launch(const Scheduler& scheduler) const = 0;
     virtual Grant best_effort(const Scheduler& scheduler) const = 0;
 };

@@ -11,10 +11,10 @@ class ReefPolicy final : public Policy {
 public:
     const char* name() const override { return "reef"; }
     Checks checks() const override { return Checks::within_blocks; }
-    void vacate(Scheduler& scheduler) const override { scheduler.preempt(); }
+    bool pads() const override { return true; }
     bool real_time_may_launch(const Scheduler&) const override { return true; }
     Grant best_effort(const Scheduler& scheduler) const override {
-        return scheduler.real_time_pending() ? kNothing : kEverything;
+        return scheduler.real_time_pending() ? Grant{UINT32_MAX, scheduler.split()} : kEverything;
     }
 };
 

@@ -11,7 +11,6 @@ class ResetPolicy final : public Policy {
 public:
     const char* name() const override { return "reset"; }
     Checks checks() const override { return Checks::within_blocks; }
-    void vacate(Scheduler& scheduler) const override { scheduler.preempt(); }
     bool real_time_may_launch(const Scheduler&) const override { return true; }
     Grant best_effort(const Scheduler& scheduler) const override {
         return scheduler.real_time_pending() ? kNothing : kEverything;

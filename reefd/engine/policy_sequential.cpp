@@ -11,10 +11,9 @@ public:
     const char* name() const override { return "sequential"; }
     Checks checks() const override { return Checks::none; }
     bool by_arrival() const override { return true; }
-    void vacate(Scheduler&) const override {}
     bool real_time_may_launch(const Scheduler& scheduler) const override { return !scheduler.best_effort_in_flight(); }
     Grant best_effort(const Scheduler& scheduler) const override {
-        return scheduler.real_time_queued() ? kNothing : Grant{1};
+        return scheduler.real_time_queued() ? kNothing : Grant{1, UINT32_MAX};
     }
 };
 

@@ -12,7 +12,6 @@ public:
     const char* name() const override { return "streams"; }
     Checks checks() const override { return Checks::none; }
     bool exclusive() const override { return false; }
-    void vacate(Scheduler&) const override {}
     bool real_time_may_launch(const Scheduler&) const override { return true; }
     Grant best_effort(const Scheduler&) const override { return kEverything; }
 };

@@ -45,9 +45,14 @@ struct Request {
     uint32_t in_flight = 0;  // windows launched and not retired
     uint32_t launched = 0;   // kernels [0, launched) are done or in flight
     bool stale = false;      // its windows in flight were invalidated
+    bool served = false;     // one of those had begun
+
+    // Best effort: how often in a row it was preempted in which kernel instance.
+    uint32_t abandonments = 0;
+    uint32_t abandoned_kernel = 0;
 
     Link<Request> session_link;       // Session::unstarted
-    Link<Request> queue_link;         // TaskModel::waiting or Task::started
+    Link<Request> queue_link;         // TaskModel::waiting, TaskModel::paused or Task::started
     HeapNode<Request> order_node;     // real time: the order of execution
     HeapNode<Request> deadline_node;  // best effort: the next deadline
 };

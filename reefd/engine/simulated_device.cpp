@@ -54,7 +54,14 @@ SimulatedContext& of(Context* context) { return *static_cast<SimulatedContext*>(
 }  // namespace
 
 SimulatedDevice::SimulatedDevice(const DeviceOptions& options)
-    : info_{"simulated", "cost model, simulated time", options.workers ? options.workers : 4, 5, kDepth, true, false},
+    : info_{.name = "simulated",
+            .detail = "cost model, simulated time",
+            .compute_units = options.workers ? options.workers : 4,
+            .queues = 1 + std::max(4u, options.workers),
+            .queue_depth = kDepth,
+            .split_granule = 1,
+            .can_reset = true,
+            .may_spin = false},
       exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}
 
 SimulatedDevice::~SimulatedDevice() = default;
@@ -175,17 +182,34 @@ bool SimulatedDevice::next_block(QueueId id, Unit& unit) {
     return true;
 }
 
+// Whether blocks of the window at the head of the queue may begin on this unit.
+bool SimulatedDevice::may_begin(QueueId id, uint32_t unit) {
+    retire_finished(id);
+    if (queues_[id].count == 0) {
+        return false;
+    }
+    const uint32_t units = info_.compute_units;
+    const uint32_t split = queues_[id].front().split;
+    if (id == kRealTimeQueue) {
+        return unit < units - split;
+    }
+    const bool aside = split != kNoSplit && unit >= units - split;
+    if (exclusive_ && queues_[kRealTimeQueue].count != 0) {
+        return aside && unit >= units - queues_[kRealTimeQueue].front().split;
+    }
+    return aside || split == kNoSplit;
+}
+
 void SimulatedDevice::start_blocks() {
+    retire_finished(kRealTimeQueue);
     for (Unit& unit : units_) {
-        if (unit.busy || next_block(kRealTimeQueue, unit)) {
-            continue;
-        }
-        if (exclusive_ && queues_[kRealTimeQueue].count != 0) {
+        const auto index = static_cast<uint32_t>(&unit - units_.data());
+        if (unit.busy || (may_begin(kRealTimeQueue, index) && next_block(kRealTimeQueue, unit))) {
             continue;
         }
         for (uint32_t i = 0; i + 1 < queues_.size() && !unit.busy; ++i) {
             const QueueId id = 1 + (turn_ - 1 + i) % (info_.queues - 1);
-            if (next_block(id, unit)) {
+            if (may_begin(id, index) && next_block(id, unit)) {
                 turn_ = 1 + id % (info_.queues - 1);
                 break;
             }

@@ -4,7 +4,8 @@
 //
 // A kernel's attributes are its cost model: `blocks` (default 1), `block_ns` (default 10,000) for each, and `check_ns`,
 // the time between check points of a preemptible block (0: none, it finishes once started). Each compute unit runs one
-// block. A free unit takes a block of the real-time queue if there is one, else of the best-effort queues in turn.
+// block. A free unit takes a block of the real-time queue if there is one, else of the best-effort queues in turn. The engine
+// has a queue for each unit, at least four for best effort.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -50,7 +51,7 @@ public:
     std::vector<TraceRecord> take_trace();
 
 private:
-    static constexpr uint32_t kDepth = 4;
+    static constexpr uint32_t kDepth = 8;
     struct Queue {
         std::array<Window, kDepth> windows{};
         uint32_t head = 0;
@@ -76,6 +77,7 @@ private:
     void retire_finished(QueueId queue);
     static void skip_done(Queue& queue);
     bool next_block(QueueId queue, Unit& unit);
+    bool may_begin(QueueId queue, uint32_t unit);
     void finish(Unit& unit);
     bool stale(const Queue& queue, const Window& window) const;
     void record(TraceRecord::What what, QueueId queue, const Window& window, uint32_t a, uint32_t b);

@@ -44,9 +44,28 @@ void check(const TaskSpec& spec) {
     if (spec.models.empty() || spec.models.size() > REEF_MAX_MODELS) {
         refuse("1 to " + std::to_string(REEF_MAX_MODELS) + " models are possible");
     }
+    if (!spec.profiles.empty() && spec.profiles.size() != spec.models.size()) {
+        refuse("profiles must be given for each model or for none");
+    }
+    if (spec.preemptible && !spec.real_time) {
+        refuse("preemptible is for real-time tasks; best-effort work always is");
+    }
     if (spec.weight == 0 || spec.weight > 1'000'000) {
         refuse("weight must lie in 1..1000000");
     }
+}
+
+// Its model is loaded, `kernels` is set.
+void take_profile(Task& task, size_t index, const DeviceInfo& device) {
+    TaskModel& model = task.models[index];
+    const std::vector<ModelProfile>& profiles = task.spec.profiles;
+    const ModelProfile profile = profiles.empty() ? ModelProfile{} : profiles[index];
+    const std::string problem = profile_problem(profile, model.kernels, device.compute_units, device.split_granule);
+    if (!problem.empty()) {
+        throw EngineFailure(-EINVAL, "task " + task.spec.name + ", model " + model.name + ": profile: " + problem);
+    }
+    model.padding = profile.padding;
+    model.times.set(profile.kernel_ns, model.model->facts().blocks, device.compute_units);
 }
 
 }  // namespace
@@ -69,7 +88,7 @@ Task::Task(uint32_t id_, TaskSpec spec_, Device& device) : id(id_), spec(std::mo
             model.input_area = loaded->facts().input_bytes;
             model.output_area = loaded->facts().output_bytes;
             model.kernels = loaded->kernels();
-            model.cost_ns.assign(model.kernels, 0);
+            take_profile(*this, i, device.info());
             const uint32_t contexts =
                 spec.contexts ? spec.contexts : (spec.real_time ? kRealTimeContexts : kBestEffortContexts);
             const ContextUse use = spec.real_time ? ContextUse::real_time : ContextUse::best_effort;

@@ -13,6 +13,8 @@
 #include "device.hpp"
 #include "histogram.hpp"
 #include "intrusive.hpp"
+#include "kernel_times.hpp"
+#include "padding.hpp"
 #include "request.hpp"
 
 namespace reef {
@@ -29,6 +31,8 @@ struct TaskSpec {
     bool crc = false;
     uint64_t signature = 0;
     uint32_t contexts = 0;
+    bool preemptible = false;            // real time: gives way to more urgent real-time requests
+    std::vector<ModelProfile> profiles;  // of each model; empty: of none
 };
 
 // One model of a task. Its execution contexts are made beforehand; requests that find none wait.
@@ -41,9 +45,11 @@ struct TaskModel {
     uint64_t output_area = 0;
     uint32_t kernels = 0;
     std::vector<std::unique_ptr<Context>> contexts;
-    std::vector<Context*> free_contexts;          // capacity for all of them: never grows
-    std::vector<uint64_t> cost_ns;                // of each kernel in a window, learned while running; 0: not seen yet
+    std::vector<Context*> free_contexts;  // capacity for all of them: never grows
+    KernelTimes times;
+    std::vector<Segment> padding;                 // ModelProfile::padding
     List<Request, &Request::queue_link> waiting;  // best effort, in order of arrival
+    List<Request, &Request::queue_link> paused;   // real time: gave way and keep their contexts
 };
 
 struct TaskCounters {
@@ -56,10 +62,12 @@ struct TaskCounters {
     uint64_t replayed = 0;
     uint64_t preempted = 0;
     uint64_t abandoned_windows = 0;
-    Histogram queueing;    // accepted -> first launched
-    Histogram preemption;  // real time: arrived -> every best-effort window in flight retired
-    Histogram execution;   // first launched -> completed
-    Histogram end_to_end;  // accepted -> completed
+    uint64_t shielded = 0;         // best effort: windows whose blocks, once begun, ran to their end
+    uint64_t behind_shielded = 0;  // real time: requests that were launched while such a window left the device
+    Histogram queueing;            // accepted -> first launched
+    Histogram preemption;          // real time: arrived -> every best-effort window in flight retired
+    Histogram execution;           // first launched -> completed
+    Histogram end_to_end;          // accepted -> completed
 };
 
 struct Task {

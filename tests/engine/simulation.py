@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import count
+from typing import Any
 
 from regions import Client, Completion, open_session
 
@@ -37,7 +38,7 @@ class Simulation:
         spec.set_outputs([y])
         return self.engine.load(spec)
 
-    def task(self, name: str, task_class: str, *models: _engine.Model, slots: int = 8, **options: int | str) -> int:
+    def task(self, name: str, task_class: str, *models: _engine.Model, slots: int = 8, **options: Any) -> int:
         named = [(model.name, model) for model in models]
         return self.engine.add_task(
             _engine.TaskSpec(name=name, task_class=task_class, models=named, slots=slots, **options)
@@ -46,7 +47,7 @@ class Simulation:
     def session(self, task: int) -> Client:
         return open_session(self.engine, task, next(self._sessions))
 
-    def client(self, name: str, task_class: str, *kernels: tuple[int, float, float], **options: int | str) -> Client:
+    def client(self, name: str, task_class: str, *kernels: tuple[int, float, float], **options: Any) -> Client:
         """A task of its own with one model of the same name, and a session on it."""
         return self.session(self.task(name, task_class, self.model(name, *kernels), **options))
 

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "best_effort.hpp"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace reef {
+namespace {
+
+constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of its share
+
+}  // namespace
+
+BestEffort::BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
+    : device_(device), policy_(policy), completions_(completions), limits_(limits), units_(device.info().compute_units),
+      depth_(std::min(kFlights, device.info().queue_depth)), shares_(units_, policy.by_arrival()),
+      queues_(device.info().queues) {
+    // What fill() sets aside has a window in flight on another queue.
+    set_aside_.reserve(queues_.size() * kFlights);
+}
+
+void BestEffort::begin() {
+    for (QueueId queue = 1; queue < queues_.size(); ++queue) {
+        queues_[queue].mark = device_.retired(queue);
+        device_.write_epoch(queue, queues_[queue].epoch);
+    }
+}
+
+// ---------------------------------------------------------------- requests come and go
+
+void BestEffort::submit(Request& request) {
+    request.model->waiting.push_back(request);
+    if (request.deadline_ns != 0) {
+        deadlines_.push(request);
+    }
+    shares_.refresh(*request.task);
+}
+
+void BestEffort::end(Request& request, int32_t status, uint64_t now_ns) {
+    if (request.phase == Phase::waiting) {
+        request.model->waiting.remove(request);
+        finish(request, status, now_ns);
+        return;
+    }
+    if (request.ending == 0) {
+        request.ending = status;
+    }
+    if (request.in_flight == 0) {
+        finish(request, request.ending, now_ns);
+    } else if (!request.stale) {
+        invalidate(request.queue, false);
+    }
+}
+
+void BestEffort::expire(uint64_t now_ns) {
+    while (!deadlines_.empty() && deadlines_.top()->deadline_ns <= now_ns) {
+        Request& request = *deadlines_.top();
+        deadlines_.remove(request);
+        // With a window in flight it is no longer waiting: it ends late, or when it is preempted (retire()).
+        if (request.in_flight == 0) {
+            end(request, -ETIME, now_ns);
+        }
+    }
+}
+
+// Only for requests without a window in flight.
+void BestEffort::finish(Request& request, int32_t status, uint64_t now_ns) {
+    if (decltype(deadlines_)::contains(request)) {
+        deadlines_.remove(request);
+    }
+    give_context_back(request);
+    if (List<Request, &Request::queue_link>::contains(request)) {
+        request.task->started.remove(request);
+    }
+    shares_.refresh(*request.task);
+    completions_.completed(request, status, now_ns);
+}
+
+// ---------------------------------------------------------------- taken back
+
+void BestEffort::confine(uint32_t units) {
+    for (QueueId id = 1; flights_ != stale_ && id < queues_.size(); ++id) {
+        const Queue& queue = queues_[id];
+        for (uint32_t i = 0; i < queue.count; ++i) {
+            if (!queue.at(i).stale && units_of(queue.at(i)) > units) {
+                invalidate(id, true);
+                break;
+            }
+        }
+    }
+}
+
+void BestEffort::invalidate(QueueId id, bool preempted) {
+    Queue& queue = queues_[id];
+    bool any = false;
+    for (uint32_t i = 0; i < queue.count; ++i) {
+        Flight& flight = queue.at(i);
+        if (flight.stale) {
+            continue;
+        }
+        any = true;
+        flight.stale = true;
+        ++stale_;
+        Request& request = *flight.request;
+        if (preempted && !request.stale && request.preemptions != UINT16_MAX) {
+            ++request.preemptions;
+        }
+        request.stale = true;
+        sync::add_relaxed<uint64_t>(request.task->counters.abandoned_windows, 1);
+    }
+    if (any) {
+        device_.write_epoch(id, ++queue.epoch);
+    }
+}
+
+// ---------------------------------------------------------------- launching
+
+// A request of the task that may have its next window on this queue: one that is there already or nowhere, oldest first;
+// else a new one that finds an execution context.
+Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
+    for (Request* request = task.started.front(); request; request = decltype(task.started)::next(*request)) {
+        if (!request->stale && request->ending == 0 && request->launched < request->model->kernels &&
+            (request->in_flight == 0 || request->queue == queue)) {
+            return request;
+        }
+    }
+    TaskModel* oldest = nullptr;
+    for (TaskModel& model : task.models) {
+        if (!model.waiting.empty() && !model.free_contexts.empty() &&
+            (!oldest || model.waiting.front()->arrival < oldest->waiting.front()->arrival)) {
+            oldest = &model;
+        }
+    }
+    if (!oldest) {
+        return nullptr;
+    }
+    Request& request = *oldest->waiting.front();
+    oldest->waiting.remove(request);
+    take_context(device_, request);
+    completions_.launching(request, now_ns);
+    task.started.push_back(request);
+    return &request;
+}
+
+// At least one kernel; plain kernels are not taken back, so all of them.
+uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const {
+    const uint64_t limit_ns = units == units_ ? limits_.window_ns : limits_.padding_window_ns;
+    const bool bounded = policy_.checks() != Checks::none;
+    uint32_t last = request.launched;
+    estimate_ns = 0;
+    do {
+        const uint64_t next = request.model->times.estimate_ns(last, units);
+        if (bounded && last > request.launched && estimate_ns + next > limit_ns) {
+            break;
+        }
+        estimate_ns += next;
+        ++last;
+    } while (last < request.model->kernels && !(bounded && shield(request)));
+    return last;
+}
+
+void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uint64_t now_ns) {
+    account(now_ns);
+    Queue& queue = queues_[id];
+    Flight& flight = queue.at(queue.count++);
+    flight = {.request = &request,
+              .first = request.launched,
+              .mark = ++queue.mark,
+              .split = units == units_ ? kNoSplit : units,
+              .shielded = shield(request),
+              .launched_ns = now_ns};
+    flight.last = window_end(request, units, flight.estimate_ns);
+    flight.width = request.model->times.width(flight.first, flight.last, units);
+    flight.load_ns = flight.estimate_ns * flight.width / units_;
+    device_.launch(id, {.context = request.context,
+                        .binding = request.binding,
+                        .first = flight.first,
+                        .last = flight.last,
+                        .epoch = queue.epoch,
+                        .preemptible = policy_.checks() != Checks::none,
+                        .mark = flight.mark,
+                        .finish_blocks = policy_.checks() == Checks::between_blocks || flight.shielded,
+                        .split = flight.split});
+    request.launched = flight.last;
+    request.queue = id;
+    ++request.in_flight;
+    ++flights_;
+    load_ns_ += flight.load_ns;
+    shielded_ += flight.shielded;
+    sync::add_relaxed<uint64_t>(request.task->counters.shielded, flight.shielded);
+    shares_.serve(*request.task);
+    shares_.charge(*request.task, flight.width, static_cast<int64_t>(flight.estimate_ns));
+}
+
+// Bounded by time, whatever the count: but one window always waits behind the one that runs, so that the device has no
+// gap, and compute units that nobody uses are for whoever can. A request of plain kernels is one window on a queue of its
+// own, as it would be on a stream.
+bool BestEffort::has_room(const Queue& queue, uint32_t units) const {
+    if (queue.count == 0 && (policy_.checks() == Checks::none || width_in_flight() < units)) {
+        return true;
+    }
+    return policy_.checks() != Checks::none && (load_ns_ < limits_.in_flight_ns * units / units_ || flights_ == 1);
+}
+
+// One more window on this queue, of the task with the least virtual time that has one for it. A task that is ahead of its
+// share may only take what would be idle: side by side, the device would give every queue the same.
+bool BestEffort::fill(QueueId queue, uint32_t units, uint64_t now_ns) {
+    Request* request = nullptr;
+    set_aside_.clear();
+    const uint64_t least = shares_.empty() ? 0 : shares_.first().virtual_time;
+    const bool full = width_in_flight() >= units;
+    while (!shares_.empty() && !request && set_aside_.size() < set_aside_.capacity()) {
+        Task& task = shares_.first();
+        if (full && !policy_.by_arrival() && task.virtual_time > least + kShareSlack * limits_.window_ns) {
+            break;
+        }
+        request = choose(task, queue, now_ns);
+        if (!request) {
+            shares_.set_aside(task);
+            set_aside_.push_back(&task);
+        }
+    }
+    for (Task* task : set_aside_) {
+        shares_.put_back(*task);
+    }
+    if (request) {
+        launch_window(queue, *request, units, now_ns);
+    }
+    return request != nullptr;
+}
+
+void BestEffort::launch(const Grant& grant, uint64_t now_ns) {
+    const uint32_t units = std::min(grant.units, units_);
+    if (units == 0) {
+        return;
+    }
+    // Every queue gets its first window before any gets a second: requests run side by side.
+    for (uint32_t depth = 0; depth < depth_; ++depth) {
+        bool any = false;
+        for (QueueId id = 1; id < queues_.size() && !shares_.empty() && flights_ < grant.windows; ++id) {
+            if (queues_[id].count != depth) {
+                any |= queues_[id].count > depth;
+            } else if (has_room(queues_[id], units)) {
+                if (fill(id, units, now_ns)) {
+                    any = true;
+                } else if (depth == 0) {
+                    break;  // nothing that is nowhere yet: the other empty queues would find nothing either
+                }
+            }
+        }
+        if (!any) {
+            break;
+        }
+    }
+}
+
+// How many compute units the windows at the heads of the queues can use together.
+uint64_t BestEffort::width_in_flight() const {
+    uint64_t width = 0;
+    for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
+        width += queues_[id].count != 0 ? queues_[id].at(0).width : 0;
+    }
+    return width;
+}
+
+// ---------------------------------------------------------------- progress
+
+// Gives the time since the last call to the windows at the heads of the queues: as if each had run alone, so that what
+// is charged and learned does not depend on how many ran beside it. Before every change of a head.
+void BestEffort::account(uint64_t now_ns) {
+    const uint64_t passed = now_ns - accounted_ns_;
+    accounted_ns_ = now_ns;
+    uint64_t units = 0;  // that the heads have together
+    for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
+        units = queues_[id].count != 0 ? std::max<uint64_t>(units, units_of(queues_[id].at(0))) : units;
+    }
+    const uint64_t wanted = units != 0 ? std::max(width_in_flight(), units) : 0;
+    for (QueueId id = 1; wanted != 0 && id < queues_.size(); ++id) {
+        if (queues_[id].count != 0) {
+            queues_[id].at(0).served_ns += passed * units / wanted;
+        }
+    }
+}
+
+bool BestEffort::progress(uint64_t now_ns) {
+    bool any = false;
+    for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
+        Queue& queue = queues_[id];
+        if (queue.count == 0) {
+            continue;
+        }
+        const uint32_t retired = device_.retired(id);
+        while (queue.count != 0 && reached(retired, queue.at(0).mark)) {
+            retire(id, now_ns);
+            any = true;
+        }
+    }
+    return any;
+}
+
+void BestEffort::retire(QueueId id, uint64_t now_ns) {
+    account(now_ns);
+    Queue& queue = queues_[id];
+    const Flight flight = queue.at(0);
+    queue.head = (queue.head + 1) % kFlights;
+    --queue.count;
+    --flights_;
+    stale_ -= flight.stale;
+    shielded_ -= flight.shielded;
+    load_ns_ -= flight.load_ns;
+
+    Request& request = *flight.request;
+    --request.in_flight;
+    shares_.charge(*request.task, flight.width,
+                   static_cast<int64_t>(flight.served_ns) - static_cast<int64_t>(flight.estimate_ns));
+    if (flight.stale) {
+        request.served |= flight.served_ns != 0;
+    } else {
+        request.model->times.learn(flight.first, flight.last, flight.estimate_ns, flight.served_ns);
+    }
+    if (request.in_flight != 0) {
+        return;
+    }
+    const bool preempted = request.stale;
+    request.stale = false;
+    request.launched = device_.kernels_done(*request.context);
+    if (preempted && request.served) {
+        count_abandonment(request);
+    }
+    request.served = false;
+    if (request.ending != 0) {
+        finish(request, request.ending, now_ns);
+    } else if (request.launched == request.model->kernels) {
+        finish(request, 0, now_ns);
+    } else if (preempted && request.deadline_ns != 0 && request.deadline_ns <= now_ns) {
+        finish(request, -ETIME, now_ns);
+    }
+}
+
+// An instance that was abandoned too often gets a window of its own, whose blocks run to their end once begun: each
+// preemption then finishes a block of every unit, and costs real-time work at most that block's time.
+bool BestEffort::shield(const Request& request) const {
+    return request.abandonments >= limits_.shield_after && request.abandoned_kernel == request.launched;
+}
+
+void BestEffort::count_abandonment(Request& request) {
+    request.abandonments = request.abandoned_kernel == request.launched ? request.abandonments + 1 : 1;
+    request.abandoned_kernel = request.launched;
+}
+
+uint64_t BestEffort::oldest_launch_ns(QueueId& queue) const {
+    uint64_t oldest = UINT64_MAX;
+    for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
+        if (queues_[id].count != 0 && queues_[id].at(0).launched_ns < oldest) {
+            oldest = queues_[id].at(0).launched_ns;
+            queue = id;
+        }
+    }
+    return oldest;
+}
+
+}  // namespace reef

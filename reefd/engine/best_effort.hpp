@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Best-effort requests: side by side, a queue each, in windows that are bounded by their estimated time.
+//
+// Retirement comes before everything: a request with a window in flight is not moved, not completed, not cleared, and its
+// context is not given to another, whatever its progress says.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "completions.hpp"
+#include "device.hpp"
+#include "intrusive.hpp"
+#include "policy.hpp"
+#include "request.hpp"
+#include "shares.hpp"
+#include "task.hpp"
+
+namespace reef {
+
+struct SchedulerLimits {
+    uint64_t window_ns = 2'000'000;         // estimated time of one best-effort window on the whole device
+    uint64_t padding_window_ns = 500'000;   // of one beside a real-time model: it keeps its few units until it retires
+    uint64_t in_flight_ns = 4'000'000;      // of all windows on the device together, by the part of it that they use
+    uint64_t announce_hold_ns = 5'000'000;  // how long an announcement keeps best-effort work away
+    uint32_t shield_after = 8;              // abandonments of an instance, until its blocks run to their end
+};
+
+class BestEffort {
+public:
+    BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits);
+    void begin();
+
+    void submit(Request& request);
+    // Now, or when its windows have retired, which are invalidated.
+    void end(Request& request, int32_t status, uint64_t now_ns);
+    void expire(uint64_t now_ns);
+
+    // Invalidates the windows that may run on more compute units than the last `units`. They can never run again once this
+    // returns; what is on the device leaves at its next check point.
+    void confine(uint32_t units);
+    void launch(const Grant& grant, uint64_t now_ns);
+    // Reads retirements and completes what is done. True when something retired.
+    bool progress(uint64_t now_ns);
+
+    bool empty() const { return shares_.empty(); }
+    bool in_flight() const { return flights_ != 0; }
+    uint32_t stale() const { return stale_; }  // windows in flight that were invalidated
+    // A window is in flight whose blocks, once begun, run to their end because its instance was abandoned too often.
+    bool shielding() const { return shielded_ != 0; }
+    uint64_t next_deadline_ns() const { return deadlines_.empty() ? UINT64_MAX : deadlines_.top()->deadline_ns; }
+    // Of the oldest window in flight; UINT64_MAX: none. And the queue it is on.
+    uint64_t oldest_launch_ns(QueueId& queue) const;
+
+private:
+    // A window that was launched and is not retired.
+    struct Flight {
+        Request* request;
+        uint32_t first, last;
+        uint32_t mark;
+        uint32_t split;
+        bool stale;
+        bool shielded;
+        uint64_t launched_ns;
+        uint64_t estimate_ns;
+        uint64_t served_ns;  // at the head of the queue, as if alone on its units
+        uint64_t width;      // compute units that it can use
+        uint64_t load_ns;    // estimate_ns by the part of the device that it uses
+    };
+    static constexpr uint32_t kFlights = 8;  // on one queue
+    struct Queue {
+        uint32_t epoch = kFirstEpoch;
+        uint32_t mark = 0;
+        uint32_t head = 0;
+        uint32_t count = 0;
+        std::array<Flight, kFlights> flights{};
+        Flight& at(uint32_t i) { return flights[(head + i) % kFlights]; }
+        const Flight& at(uint32_t i) const { return flights[(head + i) % kFlights]; }
+    };
+    struct Deadline {
+        bool operator()(const Request& a, const Request& b) const {
+            return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns : a.arrival < b.arrival;
+        }
+    };
+
+    bool has_room(const Queue& queue, uint32_t units) const;
+    bool fill(QueueId queue, uint32_t units, uint64_t now_ns);
+    Request* choose(Task& task, QueueId queue, uint64_t now_ns);
+    void launch_window(QueueId queue, Request& request, uint32_t units, uint64_t now_ns);
+    uint32_t window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const;
+    uint64_t width_in_flight() const;
+    uint32_t units_of(const Flight& flight) const { return flight.split != 0 ? flight.split : units_; }
+    void account(uint64_t now_ns);
+    void invalidate(QueueId queue, bool preempted);
+    void retire(QueueId queue, uint64_t now_ns);
+    bool shield(const Request& request) const;
+    static void count_abandonment(Request& request);
+    void finish(Request& request, int32_t status, uint64_t now_ns);
+
+    Device& device_;
+    const Policy& policy_;
+    Completions& completions_;
+    const SchedulerLimits limits_;
+    const uint32_t units_;
+    const uint32_t depth_;
+
+    Shares shares_;
+    Heap<Request, &Request::deadline_node, Deadline> deadlines_;
+    std::vector<Queue> queues_;     // by QueueId; the first one is not ours
+    std::vector<Task*> set_aside_;  // scratch of fill()
+    uint32_t flights_ = 0;
+    uint32_t stale_ = 0;
+    uint32_t shielded_ = 0;
+    uint64_t load_ns_ = 0;
+    uint64_t accounted_ns_ = 0;
+};
+
+}  // namespace reef
