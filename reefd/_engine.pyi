@@ -225,7 +225,8 @@ class Engine:
         """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef", or one to
         measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each does."""
     device: dict[str, Any]
-    """name, detail, compute_units, queues, split_granule (0: no padding on this device), can_reset, may_spin, policy; realtime: what was granted, once started."""
+    """name, detail, compute_units, queues, split_granule (0: no padding on this device), can_reset, may_spin, policy;
+    realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
 
     # ---- models; these may take long and release the GIL

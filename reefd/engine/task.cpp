@@ -91,7 +91,9 @@ Task::Task(uint32_t id_, TaskSpec spec_, Device& device) : id(id_), spec(std::mo
             take_profile(*this, i, device.info());
             const uint32_t contexts =
                 spec.contexts ? spec.contexts : (spec.real_time ? kRealTimeContexts : kBestEffortContexts);
-            const ContextUse use = spec.real_time ? ContextUse::real_time : ContextUse::best_effort;
+            const ContextUse use = !spec.real_time    ? ContextUse::best_effort
+                                   : spec.preemptible ? ContextUse::either
+                                                      : ContextUse::real_time;
             for (uint32_t c = 0; c < contexts; ++c) {
                 model.contexts.push_back(device.make_context(loaded, use));
                 model.free_contexts.push_back(model.contexts.back().get());

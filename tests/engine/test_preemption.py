@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real time preempts real time, and best-effort work that is preempted again and again: in simulated time, and on the CPU
-device bit for bit."""
+"""Real time preempts real time, and best-effort work that is preempted again and again still finishes."""
 
 from __future__ import annotations
 
