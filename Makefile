@@ -16,7 +16,8 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 bench-models bench-checkpoints lint format werror install clean
+.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd bench-models bench-checkpoints lint format werror install \
+        install-service deb clean
 
 help:
 	@echo 'make demo        two perception programs share one daemon; results in build/demo'
@@ -27,10 +28,13 @@ help:
 	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
+	@echo 'make test-systemd the package under a real systemd in namespaces: life, watchdog, reload, upgrade (root)'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
 	@echo 'make c           libreef.so and the C examples, in build/c'
 	@echo 'make install     libreef.so, its headers and reef.pc (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo 'make install-service the units, users, rules and the configuration (DESTDIR=)'
+	@echo 'make deb         build/deb/reefd_*.deb, with a Python environment of its own'
 	@echo 'make lint        ruff, mypy, clang-format;  make format repairs what can be repaired'
 	@echo 'make werror      the whole tree with -Wall -Wextra -Werror'
 	@echo 'make clean       removes build/ and .venv/'
@@ -80,6 +84,9 @@ bench-models: setup
 bench-checkpoints: setup
 	$(BIN)/python tests/kernels/checkpoints.py
 
+test-systemd: deb c resources
+	$(BIN)/python -m pytest -m systemd tests/systemd
+
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	    print(*extras["optional-dependencies"]["lint"], sep="\n")' | \
@@ -107,6 +114,18 @@ install:
 	$(CMAKE) -S . -B build/install -DCMAKE_INSTALL_PREFIX="$(PREFIX)"
 	$(CMAKE) --build build/install --target reef
 	DESTDIR="$(DESTDIR)" $(CMAKE) --install build/install --component c
+
+install-service:
+	install -Dm644 systemd/reefd.service systemd/reefd.socket -t "$(DESTDIR)/usr/lib/systemd/system"
+	install -Dm644 systemd/reefd.sysusers "$(DESTDIR)/usr/lib/sysusers.d/reefd.conf"
+	install -Dm644 systemd/reefd.tmpfiles "$(DESTDIR)/usr/lib/tmpfiles.d/reefd.conf"
+	install -Dm644 systemd/reefd.rules "$(DESTDIR)/usr/lib/udev/rules.d/60-reefd.rules"
+	install -Dm644 systemd/reefd.catalog -t "$(DESTDIR)/usr/lib/systemd/catalog"
+	install -Dm644 systemd/reefd.yaml -t "$(DESTDIR)/etc/reefd"
+	install -d "$(DESTDIR)/etc/reefd/tasks.d"
+
+deb: setup
+	.ci/deb
 
 clean:
 	rm -rf build .venv

@@ -46,7 +46,8 @@ def probe(socket: SocketPath | None = None, *, timeout: float | None = 0.0) -> D
             version = ffi.string(info.version).decode(errors="replace")
             return DaemonInfo((info.abi_major, info.abi_minor), info.pid, info.daemon_epoch, version)
         nobody = code in (-errno.ENOENT, -errno.ECONNREFUSED)
-        if nobody and left:
+        # Where systemd listens, a client can be connected before its daemon is there, or to one that hangs.
+        if (nobody or code == -errno.ETIMEDOUT) and left:
             continue
         where = os.fsdecode(path) if path else os.environ.get("REEF_SOCKET") or "/run/reefd/reef.sock"
         if nobody:
@@ -59,7 +60,7 @@ def probe(socket: SocketPath | None = None, *, timeout: float | None = 0.0) -> D
 
 def open_session(task: str, socket: SocketPath | None, timeout: float | None, spin: float, reconnect: bool) -> Any:
     """An open session. Waits for a daemon first, in slices, so that Ctrl-C works; then it answers at once."""
-    probe(socket, timeout=timeout)
+    deadline = deadline_of(timeout)
     name, path = task.encode(), _path(socket)
     name_buffer = ffi.new("char[]", name)
     path_buffer = path if path == NULL else ffi.new("char[]", path)
@@ -73,11 +74,17 @@ def open_session(task: str, socket: SocketPath | None, timeout: float | None, sp
     params.flags = 0 if reconnect else lib.REEF_OPEN_NO_RECONNECT
     params.reason = reason
     session = ffi.new("reef_session **")
-    code = lib.reef_open(params, session)
-    if code == 0:
-        return session[0]
-    words = ffi.string(reason).decode(errors="replace")
-    if code == -errno.ENOENT:
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        probe(socket, timeout=None if left == math.inf else left)
+        code = lib.reef_open(params, session)
+        if code == 0:
+            return session[0]
+        words = ffi.string(reason).decode(errors="replace")
         # The daemon may have gone since it was probed; only the words tell that from a task it does not have.
-        raise (DaemonUnreachable if words.startswith("no reefd") else UnknownTask)(code, words)
-    raise error_of(code, words)
+        gone = code == -errno.ECONNREFUSED or (code == -errno.ENOENT and words.startswith("no reefd"))
+        if gone and left > 0:
+            continue
+        if code == -errno.ENOENT:
+            raise (DaemonUnreachable if gone else UnknownTask)(code, words)
+        raise error_of(code, words)

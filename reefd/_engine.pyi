@@ -221,6 +221,7 @@ class Engine:
         max_sessions: int = 2000,
         realtime: bool = True,  # raise the engine thread and RT blocks to SCHED_FIFO where allowed
         cpu: int = -1,  # pin the engine thread to this processor; -1: not
+        stuck_ns: int = 10_000_000_000,  # a kernel that finishes no block for so long is stuck: "device_stuck"
     ) -> None:
         """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef", or one to
         measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each does."""
@@ -228,6 +229,7 @@ class Engine:
     """name, detail, compute_units, queues, split_granule (0: no padding on this device), can_reset, may_spin, policy;
     realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
+    turns: int  # of the engine thread so far: it grows at least ten times a second. Reading it waits for nothing
 
     # ---- models; these may take long and release the GIL
     def load(self, spec: ModelSpec) -> Model: ...

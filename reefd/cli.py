@@ -16,6 +16,7 @@ from reefd import __version__
 VERBS = {
     "check": ("reefd.cli_check:check", "Check manifests and the resources they name."),
     "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
+    "reload": ("reefd.cli_reload:reload", "Have the daemon read its manifests again."),
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
     "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),

@@ -41,12 +41,12 @@ def status(
     return 0
 
 
-def ask(path: Path, verb: str) -> bytes:
-    """One request, one answer. Raises NoDaemon."""
+def ask(path: Path, verb: str, *, seconds: float = _SECONDS) -> bytes:
+    """One request, one answer, waited for `seconds`. Raises NoDaemon."""
     pieces: list[bytes] = []
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_SECONDS)
+            connection.settimeout(seconds)
             connection.connect(str(path))
             connection.sendall(msgspec.json.encode({"verb": verb}) + b"\n")
             while piece := connection.recv(1 << 16):

@@ -56,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grace: Duration = Nanoseconds(2 * SECOND_NS)
     restart_grace: Duration = Nanoseconds(SECOND_NS // 10)
     reclaim_timeout: Duration = Nanoseconds(10 * SECOND_NS)
+    device_timeout: Duration = Nanoseconds(3 * SECOND_NS // 2)
     strict: Annotated[bool, Meta(description="true or false")] = False
 
     @property
@@ -86,6 +87,7 @@ DESCRIPTIONS = {
     "grace": "A stop waits this long for requests in flight; then they complete with -ESHUTDOWN.",
     "restart_grace": "The same before a restart (SIGUSR2); then they are left to the next daemon.",
     "reclaim_timeout": "After a restart a client has this long to come back before its session is dropped.",
+    "device_timeout": "A kernel that finishes no block for so long is stuck: the daemon ends and is started again.",
     "strict": "Refuse to start when any manifest or resource is bad. false: the good ones are served.",
 }
 

@@ -30,6 +30,26 @@ class ControlError(Exception):
     """A request that cannot be answered; the text goes back."""
 
 
+class Later:
+    """What a verb returns whose answer takes a while. `finish` may be called at once."""
+
+    def __init__(self) -> None:
+        self._then: Callable[[object], None] | None = None
+        self._result: object = None
+        self._finished = False
+
+    def finish(self, result: object) -> None:
+        """With the answer, or with a ControlError. Once, on the loop's thread."""
+        self._result, self._finished = result, True
+        if self._then is not None:
+            self._then(result)
+
+    def then(self, call: Callable[[object], None]) -> None:
+        self._then = call
+        if self._finished:
+            call(self._result)
+
+
 class _Talk:
     """One request and its answer."""
 
@@ -51,8 +71,18 @@ class _Talk:
         if not data or len(self._received) > _MAX_REQUEST:
             self._control.end(self, self._connection)
         elif self._received.endswith(b"\n"):
-            self._answer = memoryview(self._control.answer(self._received))
             self._control.loop.forget(self._connection)
+            answer = self._control.answer(self._received)
+            if isinstance(answer, Later):
+                if self.timer is not None:
+                    self.timer.cancel()  # as long as it takes; the number of talks is limited
+                answer.then(self._send)
+            else:
+                self._send(answer)
+
+    def _send(self, answer: object) -> None:
+        if self._control.knows(self):
+            self._answer = memoryview(encode(answer))
             self._control.loop.watch(self._connection, self.writable, write=True)
 
     def writable(self) -> None:
@@ -70,8 +100,13 @@ class _Talk:
         self._control.end(self, self._connection)
 
 
+def encode(answer: object) -> bytes:
+    """A line of JSON."""
+    return msgspec.json.encode({"error": str(answer)} if isinstance(answer, Exception) else answer) + b"\n"
+
+
 class Control:
-    """Listens at `path`. `verbs` maps a verb to the function whose result is sent."""
+    """Listens at `path`. `verbs` maps a verb to the function whose result, now or Later, is sent."""
 
     def __init__(self, loop: Loop, path: Path, verbs: dict[str, Callable[[], object]]) -> None:
         self.loop = loop
@@ -88,14 +123,19 @@ class Control:
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
-    def answer(self, request: bytes) -> bytes:
+    def answer(self, request: bytes) -> object:
+        """What is to be sent, a ControlError, or Later."""
         try:
             verb = msgspec.json.decode(request, type=Request).verb
             if verb not in self._verbs:
                 raise ControlError(f"unknown verb {verb!r}; there are: {', '.join(self._verbs)}")
-            return msgspec.json.encode(self._verbs[verb]()) + b"\n"
+            return self._verbs[verb]()
         except (msgspec.MsgspecError, UnicodeDecodeError, ControlError) as error:
-            return msgspec.json.encode({"error": str(error)}) + b"\n"
+            return ControlError(str(error))
+
+    def knows(self, talk: _Talk) -> bool:
+        """Whether the talk goes on: it may have been closed while its answer was made."""
+        return talk in self._talks
 
     def end(self, talk: _Talk, connection: socket.socket) -> None:
         self._talks.pop(talk, None)

@@ -8,30 +8,36 @@ import errno
 import os
 import resource as limits
 import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from reefd import __version__, config, disposal, manifest, wire
 from reefd._engine import Engine, EngineError, Event
+from reefd.activation import ActivationError, inherited
 from reefd.config import Config
-from reefd.control import Control
+from reefd.control import Control, ControlError, Later
 from reefd.disposal import Arrival, Undertaker
 from reefd.instance import InstanceError, lock_instance, lock_runtime_dir
 from reefd.listener import Connection, Listener, identify, take_descriptor, take_hello
 from reefd.log import Log
 from reefd.loop import Loop
-from reefd.notify import notify, watchdog_interval
+from reefd.notify import notify, patience, watchdog_interval
 from reefd.regions import Identity
+from reefd.reload import Reloader, ReloadRefused
 from reefd.resources import Store
 from reefd.sessions import Session, Sessions
 from reefd.status import Reporter
 from reefd.tasks import Tasks
+from reefd.watchdog import Watchdog
 from reefd.wire import Hello, Refusal
 from reefd.yamlfile import FileError
 
 EXIT_FAILED = 1
 EXIT_STUCK = 70  # EX_SOFTWARE: the device does not answer; the next daemon adopts the sessions
+_LOAD_SECONDS = 600.0  # systemd is asked for so much patience while models are loaded
 
 
 def run(settings: Config) -> int:
@@ -43,7 +49,7 @@ def run(settings: Config) -> int:
             cleanup.callback(lock_runtime_dir(Path(settings.runtime_dir)).release)
             cleanup.callback(lock_instance(settings.instance).release)
             return Daemon(settings, log).run()
-        except (FileError, InstanceError, EngineError, OSError) as error:
+        except (FileError, InstanceError, ActivationError, EngineError, OSError) as error:
             log.error("start", str(error))
             return EXIT_FAILED
 
@@ -54,6 +60,7 @@ class Daemon:
     def __init__(self, settings: Config, log: Log) -> None:
         self._settings = settings
         self._log = log
+        self._inherited = inherited(socket.SOCK_SEQPACKET)
         self._loop = Loop(self._on_error)
         self._undertaker = Undertaker()
         self._engine = Engine(
@@ -62,15 +69,19 @@ class Daemon:
             policy=settings.policy,
             max_sessions=settings.max_sessions,
             realtime=settings.realtime,
+            stuck_ns=int(settings.device_timeout),
         )
         self._store = Store(self._engine, map(Path, settings.resource_dirs))
         self._tasks = Tasks(self._engine, self._store, log)
         self._sessions = Sessions(self._engine, self._tasks, log, self._undertaker, settings)
         self._reporter = Reporter(settings, self._engine, self._tasks, self._sessions)
+        self._reloader = Reloader(
+            settings, log, self._loop, self._tasks, self._sessions, self._detach, self._reporter.line
+        )
         self._listener: Listener | None = None
         self._control: Control | None = None
+        self._watchdog: Watchdog | None = None
         self._keep = False
-        self._turns = -1
 
     # ---------------------------------------------------------------- start
 
@@ -94,10 +105,12 @@ class Daemon:
             self._log.info("adopted", f"{adopted} sessions taken over from the last daemon, {removed} removed")
         if adopted:
             self._loop.after(self._settings.reclaim_timeout / 1e9, self._drop_unclaimed)
-        self._control = Control(self._loop, self._settings.control_socket, {"status": self._reporter.status})
+        verbs = {"status": self._reporter.status, "reload": self._reload_for_reefctl}
+        self._control = Control(self._loop, self._settings.control_socket, verbs)
         self._listener = Listener(
-            self._loop, self._log, self._undertaker, self._settings.socket, self._sessions.epoch, self._on_hello
-        )
+            self._loop, self._log, self._undertaker, self._settings.socket, self._sessions.epoch, self._on_hello,
+            self._inherited,
+        )  # fmt: skip
         self._reporter.listener = self._listener
         device = self._engine.device
         self._log.info(
@@ -107,9 +120,7 @@ class Daemon:
             socket=self._settings.socket,
         )
         notify(READY=1, STATUS=self._reporter.line())
-        interval = watchdog_interval()
-        if interval:
-            self._loop.every(interval / 4, self._feed_watchdog)
+        self._watchdog = Watchdog(self._engine, self._loop, watchdog_interval())
         try:
             self._loop.run()
         finally:
@@ -129,9 +140,10 @@ class Daemon:
             self._log.warning("manifest", str(warning))
         for problem in problems:
             self._log.error("manifest-refused", str(problem))
-        for path, entry in good.items():
-            notify(STATUS=f"loading {entry.task}", EXTEND_TIMEOUT_USEC=600_000_000)
-            self._tasks.add(path, entry)
+        with patience(_LOAD_SECONDS):
+            for number, (path, entry) in enumerate(good.items()):
+                notify(STATUS=f"loading {entry.task} ({number + 1} of {len(good)})")
+                self._tasks.add(path, entry)
         if not paths:
             self._log.warning("manifests", f"{self._settings.manifest_dir} has no *.yaml: nothing can be served")
         bad = bool(problems or self._tasks.refused)
@@ -230,15 +242,20 @@ class Daemon:
             session = self._sessions.detached(event)
             if session is not None:
                 self._log_session("info", "session", "ended", session)
+                self._tasks.sweep()
                 self._report()
             return
+        session = self._sessions.get(event.session)
         if event.kind == "device_stuck":
-            self._log.error("device-stuck", f"{event.text}; ending, the next daemon takes the sessions over")
+            words = f"{event.text}; ending, the next daemon takes the sessions over"
+            if session is not None:
+                self._log_session("error", "device-stuck", words, session)
+            else:
+                self._log.error("device-stuck", words)
             notify(STATUS="the device is stuck", STOPPING=1)
             # No orderly way out: whatever waits for the device would wait for ever.
             sys.stderr.flush()
             os._exit(EXIT_STUCK)
-        session = self._sessions.get(event.session)
         level = "info" if event.kind == "adopted" else "warning"
         code = errno.errorcode.get(-event.code) if event.code else None
         if session is None:
@@ -246,12 +263,6 @@ class Daemon:
         else:
             self._log_session(level, event.kind, event.text, session, code=code)
             self._reporter.count(event.kind)
-
-    def _feed_watchdog(self) -> None:
-        turns = self._engine.snapshot()["turns"]
-        if turns != self._turns:
-            notify(WATCHDOG=1)
-        self._turns = turns
 
     # ---------------------------------------------------------------- end
 
@@ -265,11 +276,23 @@ class Daemon:
         self._loop.stop()
 
     def _reload(self) -> None:
-        self._log.warning("reload", "SIGHUP is reserved for reloading; restart the daemon to read manifests again")
+        self._log.info("reload", "asked by SIGHUP to read the manifests again")
+        self._reloader.start(lambda _: None)
+
+    def _reload_for_reefctl(self) -> Later:
+        answer = Later()
+
+        def told(outcome: dict[str, Any] | ReloadRefused) -> None:
+            answer.finish(ControlError(str(outcome)) if isinstance(outcome, ReloadRefused) else outcome)
+
+        self._reloader.start(told)
+        return answer
 
     def _end(self) -> None:
         """Nothing new is taken; requests in flight have the grace time; then nothing is left, or all is kept."""
-        notify(STOPPING=1, STATUS="stopping")
+        notify(STOPPING=1, STATUS="leaving the sessions to the next daemon" if self._keep else "ending the sessions")
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._listener is not None:
             self._listener.close()
         if self._control is not None:

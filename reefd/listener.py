@@ -58,7 +58,7 @@ class Listener:
     """Accepts, reads one hello of each connection, and hands both on.
 
     `on_hello(connection, hello)` takes the hello off the socket, answers, and either keeps the socket or closes it; a
-    Refusal that it raises is sent to the peer.
+    Refusal that it raises is sent to the peer. `inherited`: a listening socket in place of one of our own at `path`.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Listener:
         path: Path,
         epoch: int,
         on_hello: Callable[[Connection, Hello], None],
+        inherited: socket.socket | None = None,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -79,14 +80,16 @@ class Listener:
         self._silent: dict[Connection, None] = {}
         self._users: Counter[int] = Counter()
         self.refused = 0
-        self._socket = bind(path, socket.SOCK_SEQPACKET, 0o666, _BACKLOG)
+        self._inherited = inherited is not None
+        self._socket = inherited or bind(path, socket.SOCK_SEQPACKET, 0o666, _BACKLOG)
         loop.watch(self._socket, self._accept)
 
     def close(self) -> None:
-        """The path goes, and whoever has not said hello."""
+        """The path goes, unless it is systemd's, and whoever has not said hello."""
         self._loop.forget(self._socket)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        if not self._inherited:
+            self._path.unlink(missing_ok=True)
         for connection in list(self._silent):
             self._silence_ends(connection)
             self._undertaker.close(connection.socket)

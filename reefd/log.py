@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: one line for each event, to stderr.
+"""The log: one line for each event, to stderr; under systemd an entry with fields, to the journal.
 
 What clients can cause is limited for each user, so that no client fills the disk.
 """
@@ -7,14 +7,15 @@ What clients can cause is limited for each user, so that no client fills the dis
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from typing import TextIO
 
+from reefd import journal
+from reefd.journal import Journal
 from reefd.yamlfile import shorten
 
-# syslog's priorities: under systemd a line begins with one, and the journal takes it off again.
+# syslog's priorities.
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 _BURST = 20.0  # lines that one user may cause at once
 _PER_SECOND = 1.0
@@ -27,7 +28,7 @@ class Log:
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._threshold = _PRIORITY[level]
-        self._priorities = stream is None and "JOURNAL_STREAM" in os.environ
+        self._journal = Journal() if stream is None and journal.is_stderr() else None
         self._buckets: dict[int, _Bucket] = {}
 
     def debug(self, event: str, words: str, **fields: object) -> None:
@@ -61,7 +62,11 @@ class Log:
             return
         known = " ".join(f"{key}={shorten(str(value), 80)}" for key, value in fields.items() if value is not None)
         text = shorten(words, 1000) + (f" ({known})" if known else "")
-        prefix = f"<{_PRIORITY[level]}>" if self._priorities else f"reefd: {level}: "
+        priority = _PRIORITY[level]
+        if self._journal is not None and self._journal.send(priority, event, f"{event}: {text}", fields):
+            return
+        # Where only stderr leads to the journal, a line begins with its priority, and the journal takes it off again.
+        prefix = f"<{priority}>" if self._journal is not None else f"reefd: {level}: "
         with contextlib.suppress(OSError):  # nobody reads any more: no reason to stop serving
             self._stream.write(f"{prefix}{event}: {text}\n")
             self._stream.flush()

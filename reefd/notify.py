@@ -6,6 +6,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
+import time
+from collections.abc import Iterator
+
+_EXTENSION_US = 10_000_000
+_PAUSE_SECONDS = 3.0
 
 
 def notify(**states: object) -> None:
@@ -17,6 +23,32 @@ def notify(**states: object) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)
         channel.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def reloading() -> None:
+    """The configuration is being read again; ends with the next READY=1."""
+    notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+
+
+@contextlib.contextmanager
+def patience(limit: float) -> Iterator[None]:
+    """While models are compiled or loaded: asks for more time, again and again, at most for `limit` seconds.
+
+    Not at once: what is asked for is added to the watchdog's time too, until it is fed the next time.
+    """
+    over = threading.Event()
+
+    def ask() -> None:
+        end = time.monotonic() + limit
+        while not over.wait(_PAUSE_SECONDS) and time.monotonic() < end:
+            notify(EXTEND_TIMEOUT_USEC=_EXTENSION_US)
+
+    if os.environ.get("NOTIFY_SOCKET"):
+        threading.Thread(target=ask, name="patience", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def watchdog_interval() -> float:

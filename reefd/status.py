@@ -44,7 +44,7 @@ class Reporter:
     def status(self) -> dict[str, Any]:
         """Everything, ready for JSON. Times are in the unit that their name ends with."""
         snapshot = self._engine.snapshot()
-        tasks = {entry["name"]: entry for entry in snapshot.pop("tasks")}
+        tasks = {entry["task"]: entry for entry in snapshot.pop("tasks")}
         sessions = {entry["session"]: entry for entry in snapshot.pop("sessions")}
         return {
             "version": __version__,
@@ -57,7 +57,7 @@ class Reporter:
             "engine": snapshot,
             "events": dict(self._events) | {"refused": self.listener.refused if self.listener else 0},
             "refused_tasks": self._tasks.refused,
-            "tasks": [_task(task, tasks.get(task.name, {})) for task in self._tasks],
+            "tasks": [_task(task, tasks.get(task.number, {})) for task in self._tasks],
             "sessions": [_session(session, sessions.get(session.id, {})) for session in self._sessions],
         }
 

@@ -12,6 +12,9 @@ from reefd.log import Log
 from reefd.manifest import Manifest
 from reefd.resources import LoadError, Store
 
+# What the daemon itself looks at; a change of any other key needs a new task in the engine.
+_LIVE_KEYS = ("allow", "max_sessions", "rate")
+
 
 @dataclass(slots=True, eq=False)
 class Task:
@@ -31,14 +34,25 @@ class Task:
         return self.manifest.task
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A manifest whose models are on the device: all that can take long or fail."""
+
+    path: Path
+    manifest: Manifest
+    models: list[tuple[str, Model | None]]
+    signature: int
+
+
 class Tasks:
-    """By name: those served, and why the others are not."""
+    """By name: those served, and why the others are not. Those replaced or removed stay until their sessions end."""
 
     def __init__(self, engine: Engine, store: Store, log: Log) -> None:
         self._engine = engine
         self._store = store
         self._log = log
         self._served: dict[str, Task] = {}
+        self._retired: list[Task] = []
         self.refused: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Task]:
@@ -50,37 +64,40 @@ class Tasks:
     def get(self, name: str) -> Task | None:
         return self._served.get(name)
 
+    # ---------------------------------------------------------------- coming
+
     def add(self, path: Path, manifest: Manifest) -> Task | None:
         """Loads a task's models and hands it to the engine. None: it is refused, the reason is logged and kept."""
         try:
-            task = self._add(path, manifest)
+            task = self.install(self.make(self.load(path, manifest)))
         except (LoadError, EngineError) as error:
             self.refused[manifest.task] = str(error)
             self._log.error("task-refused", f"{path}: {error}", task=manifest.task)
             return None
-        self.refused.pop(manifest.task, None)
-        self._served[manifest.task] = task
-        models = ", ".join(manifest.resources().values())
-        self._log.info("task", f"{manifest.task_class}, {models}: ready", task=manifest.task)
         return task
 
-    def _add(self, path: Path, manifest: Manifest) -> Task:
+    def load(self, path: Path, manifest: Manifest) -> Loaded:
+        """Any one thread. Raises LoadError."""
         here = self._engine.device["name"]
         if manifest.device not in ("auto", here):
             raise LoadError(f"device {manifest.device} is not what this daemon runs on ({here}): correct device:")
-        models, signature = self._store.load(manifest)
+        return Loaded(path, manifest, *self._store.load(manifest))
+
+    def make(self, loaded: Loaded) -> Task:
+        """The engine's task, not served yet. Raises LoadError, EngineError."""
+        manifest = loaded.manifest
         number = self._engine.add_task(
             TaskSpec(
                 name=manifest.task,
                 task_class=manifest.task_class,
-                models=models,
+                models=loaded.models,
                 slots=manifest.slots,
                 deadline_ns=int(manifest.deadline),
                 priority=manifest.priority,
                 weight=manifest.weight,
                 queue=manifest.queue,
                 crc=manifest.crc,
-                signature=signature,
+                signature=loaded.signature,
             )
         )
         region = self._engine.region(number)
@@ -88,10 +105,56 @@ class Tasks:
         if 0 < manifest.memory < size:
             self._engine.remove_task(number)
             raise LoadError(f"a session needs {size} bytes, memory: allows {manifest.memory}; raise it, or lower slots")
-        return Task(number, manifest, path, signature, region.c_size, region.d_size, models)
+        return Task(
+            number, manifest, loaded.path, loaded.signature, region.c_size, region.d_size, loaded.models
+        )  # fmt: skip
+
+    def install(self, task: Task) -> Task:
+        """From now on sessions are opened on this one."""
+        replaced = self._served.pop(task.name, None)
+        self.refused.pop(task.name, None)
+        self._served[task.name] = task
+        if replaced is not None:
+            self._retire(replaced)
+        models = ", ".join(task.manifest.resources().values())
+        self._log.info("task", f"{task.manifest.task_class}, {models}: ready", task=task.name)
+        return task
+
+    # ---------------------------------------------------------------- changing and going
+
+    def same_engine_task(self, loaded: Loaded) -> Task | None:
+        """The task that is served and needs, for this manifest, nothing new in the engine."""
+        task = self._served.get(loaded.manifest.task)
+        if task is None or task.signature != loaded.signature:
+            return None
+        old, new = task.manifest, loaded.manifest
+        for key in Manifest.__struct_fields__:
+            if key not in _LIVE_KEYS and getattr(old, key) != getattr(new, key):
+                return None
+        return task
+
+    def discard(self, task: Task) -> None:
+        """One that was made and not installed."""
+        self._engine.remove_task(task.number)
+        self._forget_models()
 
     def remove(self, task: Task) -> None:
-        """Takes a task away, and the models that only it used. Raises EngineError while it has sessions."""
-        self._engine.remove_task(task.number)
+        """No more sessions are opened on it. It leaves the engine with its last one."""
         del self._served[task.name]
-        self._store.keep_only(model for other in self for _, model in other.models)
+        self._retire(task)
+
+    def _retire(self, task: Task) -> None:
+        self._retired.append(task)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Takes out of the engine what was retired and has no session left, and models that nobody uses."""
+        gone = [task for task in self._retired if not task.sessions]
+        for task in gone:
+            self._engine.remove_task(task.number)
+            self._retired.remove(task)
+        if gone:
+            self._forget_models()
+
+    def _forget_models(self) -> None:
+        self._store.keep_only(model for task in (*self, *self._retired) for _, model in task.models)

@@ -279,12 +279,15 @@ struct reef_d_slot {
     uint64_t accept_ns;
     uint64_t start_ns;
     uint64_t cancel_verdict; /* low half: the low half of the CANCEL's sequence; high half: 0 or a negative errno */
-    uint64_t reserved[3];
+    uint32_t crashes;        /* of the daemon, inside this request's own kernels */
+    uint32_t reserved0;
+    uint64_t reserved[2];
     struct reef_sqe sqe; /* the daemon's own copy, the only one it ever trusts */
 };
 REEF_ASSERT_SIZE(struct reef_d_slot, 128);
 REEF_ASSERT_OFFSET(struct reef_d_slot, accept_ns, 16);
 REEF_ASSERT_OFFSET(struct reef_d_slot, cancel_verdict, 32);
+REEF_ASSERT_OFFSET(struct reef_d_slot, crashes, 40);
 REEF_ASSERT_OFFSET(struct reef_d_slot, sqe, 64);
 
 struct reef_model_desc {

@@ -167,8 +167,7 @@ void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uin
               .first = request.launched,
               .mark = ++queue.mark,
               .split = units == units_ ? kNoSplit : units,
-              .shielded = shield(request),
-              .launched_ns = now_ns};
+              .shielded = shield(request)};
     flight.last = window_end(request, units, flight.estimate_ns);
     flight.width = request.model->times.width(flight.first, flight.last, units);
     flight.load_ns = flight.estimate_ns * flight.width / units_;
@@ -348,15 +347,9 @@ void BestEffort::count_abandonment(Request& request) {
     request.abandoned_kernel = request.launched;
 }
 
-uint64_t BestEffort::oldest_launch_ns(QueueId& queue) const {
-    uint64_t oldest = UINT64_MAX;
-    for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
-        if (queues_[id].count != 0 && queues_[id].at(0).launched_ns < oldest) {
-            oldest = queues_[id].at(0).launched_ns;
-            queue = id;
-        }
-    }
-    return oldest;
+Oldest BestEffort::oldest(QueueId id) const {
+    const Queue& queue = queues_[id];
+    return queue.count != 0 ? Oldest{queue.at(0).request, queue.at(0).mark, queue.at(0).stale} : Oldest{};
 }
 
 }  // namespace reef

@@ -49,8 +49,9 @@ public:
     // A window is in flight whose blocks, once begun, run to their end because its instance was abandoned too often.
     bool shielding() const { return shielded_ != 0; }
     uint64_t next_deadline_ns() const { return deadlines_.empty() ? UINT64_MAX : deadlines_.top()->deadline_ns; }
-    // Of the oldest window in flight; UINT64_MAX: none. And the queue it is on.
-    uint64_t oldest_launch_ns(QueueId& queue) const;
+    Oldest oldest(QueueId queue) const;
+    // What is in flight on a queue leaves at its next check point and is launched again.
+    void relaunch(QueueId queue) { invalidate(queue, false); }
 
 private:
     // A window that was launched and is not retired.
@@ -61,7 +62,6 @@ private:
         uint32_t split;
         bool stale;
         bool shielded;
-        uint64_t launched_ns;
         uint64_t estimate_ns;
         uint64_t served_ns;  // at the head of the queue, as if alone on its units
         uint64_t width;      // compute units that it can use

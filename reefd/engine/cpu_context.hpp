@@ -28,7 +28,14 @@ public:
     // Anyone; acquire, so that a reader may rely on what those kernels wrote.
     uint32_t kernels_done() const { return kernels_done_.load(std::memory_order_acquire); }
 
+    uint64_t progress() const {
+        const uint32_t done = kernels_done();
+        const uint64_t blocks = done < counts_.size() ? counts_[done].load(std::memory_order_relaxed) : 0;
+        return uint64_t{done} << 32 | blocks;
+    }
+
     // ---- workers inside a window of this context
+    uint32_t* crashes() const { return binding_.crashes; }
     void* const* arguments(const CpuKernel& instance) const { return arguments_ + instance.first_argument; }
     bool is_done(uint32_t kernel, uint32_t block) const {
         return word(kernel, block).load(std::memory_order_relaxed) >> (block % 64) & 1;

@@ -131,6 +131,8 @@ uint32_t CpuDevice::retired(QueueId id) const { return seen_[id] = queues_[id].r
 
 uint32_t CpuDevice::kernels_done(const Context& context) const { return own(context).kernels_done(); }
 
+uint64_t CpuDevice::progress(const Context& context) const { return own(context).progress(); }
+
 void CpuDevice::clear_record(Context& context) { own(context).clear(); }
 
 bool CpuDevice::arm() {

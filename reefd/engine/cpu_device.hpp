@@ -39,6 +39,7 @@ public:
     void write_epoch(QueueId queue, uint32_t epoch) override;
     uint32_t retired(QueueId queue) const override;
     uint32_t kernels_done(const Context& context) const override;
+    uint64_t progress(const Context& context) const override;
     void clear_record(Context& context) override;
     int event_fd() const override { return shared_.signals.event_fd(); }
     bool arm() override;

@@ -12,6 +12,7 @@
 #include <cstdio>
 
 #include "clock.hpp"
+#include "crash.hpp"
 #include "cpu_context.hpp"
 
 namespace reef {
@@ -173,10 +174,12 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
     const cpu::BlockArgs args{context.arguments(instance), claim.next, scratch_.data()};
     const uint64_t begin = monotonic_ns();
     bool finished = true;
+    crash::running = context.crashes();
     if (!window.preemptible || window.finish_blocks || claim.kernel == window.shielded)
         instance.kernel.run(instance.kernel, args);
     else
         finished = instance.kernel.run_preemptible(instance.kernel, args, {queue.epoch_word(), window.epoch});
+    crash::running = nullptr;
     const uint64_t end = monotonic_ns();
     add(real_time ? real_time_ns_ : best_effort_ns_, end - begin);
     if (real_time)

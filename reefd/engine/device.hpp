@@ -85,6 +85,8 @@ struct Binding {
     std::byte* inputs;            // the slot's input area (region C)
     std::byte* outputs;           // the slot's output area (region D)
     bool device_reaches = false;  // both lie in memory for which Device::reach said yes; else a GPU copies them itself
+    // Counts the times that the process died inside this request's kernels (crash.hpp); null: nobody counts.
+    uint32_t* crashes = nullptr;
 };
 
 inline constexpr uint32_t kNoSplit = 0;  // all compute units
@@ -133,6 +135,8 @@ public:
     virtual uint32_t retired(QueueId queue) const = 0;
     // How many kernel instances of the context are done, counted from the first: [0, kernels].
     virtual uint32_t kernels_done(const Context& context) const = 0;
+    // A number that changes whenever the context gets on: finished kernels, or finer where the device knows more.
+    virtual uint64_t progress(const Context& context) const { return kernels_done(context); }
     // Forgets all progress, for a new request. Only after the last window that used the context has retired.
     virtual void clear_record(Context& context) = 0;
     // Readable when something was retired since the last call of arm(); -1 where the engine must poll.

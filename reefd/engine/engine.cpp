@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "crash.hpp"
 #include "failure.hpp"
 #include "gpu_device.hpp"
 #include "region.hpp"
@@ -61,6 +62,8 @@ Engine::Engine(const EngineOptions& options)
     if (device_->info().window_ns != 0) {
         loop.limits.window_ns = device_->info().window_ns;
     }
+    loop.stuck_ns = options.stuck_ns;
+    crash::install();
     loop_ = std::make_unique<Loop>(*device_, *policy_, loop);
 }
 
@@ -184,10 +187,11 @@ Task& Engine::task_of(uint32_t id) {
 }
 
 uint32_t Engine::add_task(const TaskSpec& spec) {
+    // Execution contexts take time to make: sessions must not wait for it.
+    const uint32_t id = next_task_++;
+    auto task = std::make_unique<Task>(id, spec, *device_);
     std::lock_guard lock(mutex_);
-    const uint32_t id = next_task_;
-    tasks_.emplace(id, std::make_unique<Task>(id, spec, *device_));
-    ++next_task_;
+    tasks_.emplace(id, std::move(task));
     return id;
 }
 
@@ -196,6 +200,7 @@ void Engine::remove_task(uint32_t id) {
     if (const uint32_t sessions = task_of(id).sessions; sessions != 0) {
         throw EngineFailure(-EBUSY, "task " + std::to_string(id) + " has " + std::to_string(sessions) + " sessions");
     }
+    const auto task = std::move(tasks_.at(id));
     tasks_.erase(id);
 }
 

@@ -27,7 +27,8 @@ struct EngineOptions {
     std::string policy = "reef";
     uint32_t max_sessions = 2000;
     bool realtime = true;
-    int cpu = -1;  // pins the engine thread; -1: not
+    int cpu = -1;                        // pins the engine thread; -1: not
+    uint64_t stuck_ns = 10'000'000'000;  // LoopOptions
 };
 
 struct AttachRequest {
@@ -96,6 +97,7 @@ public:
     void set_spinning(Spinning mode);
     std::vector<EventRecord> poll_events();
     Snapshot snapshot();
+    uint64_t turns() const { return sync::load_relaxed(loop_->counters().turns); }  // waits for nothing
 
     // The simulated device only: this thread takes the engine's turns while `ns` of its time pass.
     void advance(uint64_t ns);
@@ -124,7 +126,7 @@ private:
     pthread_t thread_{};
     std::atomic<uint32_t> thread_ready_{0};
     std::atomic<bool> thread_realtime_{false};
-    uint32_t next_task_ = 1;
+    std::atomic<uint32_t> next_task_{1};
     std::map<uint32_t, std::unique_ptr<Task>> tasks_;
     std::map<uint64_t, std::unique_ptr<Session>> sessions_;  // by id
     std::vector<Session*> by_index_;

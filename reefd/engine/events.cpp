@@ -73,15 +73,16 @@ std::string describe(const EventRecord& event) {
         return text(v[0]) + " requests replayed, " + text(v[1]) + " completions posted, " + text(v[2]) +
                " entries skipped, " + text(v[3]) + " requests rejected";
     case EventKind::rejected:
-        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the daemon died in each of its " + text(v[2]) +
-               " runs";
+        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the daemon died in it, " +
+               text(v[3]) + " times by its fault, in " + text(v[2]) + " runs";
     case EventKind::flooding:
         return "rang " + text(v[0]) + " times without a request; polled by timer";
     case EventKind::device_stuck:
-        if (v[2] != 0) {
+        if (v[0] == UINT64_MAX) {
             return "the driver reports a fault: nothing of this process can run on the device any more";
         }
-        return "queue " + text(v[0]) + " has not retired its window for " + text(v[1]) + " ms";
+        return "queue " + text(v[0]) + ": kernel " + text(v[3]) + " of the request in slot " + text(v[2]) +
+               " has finished no block for " + text(v[1]) + " ms";
     }
     return "";
 }

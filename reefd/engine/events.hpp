@@ -53,7 +53,7 @@ enum class EventKind : uint32_t {
     adopted,       // values: replayed, completions posted, entries skipped, rejected
     rejected,      // values: slot, generation, attempts
     flooding,      // the doorbell is polled by timer from now on; values: rings
-    device_stuck,  // values: queue, milliseconds, 1: the driver reports a fault
+    device_stuck,  // values: queue, milliseconds, slot, kernel; queue UINT64_MAX: the driver reports a fault
 };
 
 // Why a session was quarantined.

@@ -29,7 +29,6 @@ constexpr uint64_t kLookNs = 20'000;                      // how often a busy or
 constexpr uint64_t kTimedNs = 5 * kMillisecond;           // how often sessions without a doorbell are looked at
 constexpr uint64_t kSpinIdleNs = 2 * kMillisecond;        // a spinning engine stops polling a session that is idle
 constexpr uint64_t kLongestSleepNs = 100 * kMillisecond;  // the watchdog sees the engine turn
-constexpr uint64_t kStuckNs = 10'000 * kMillisecond;
 constexpr uint64_t kDrainNs = 5'000 * kMillisecond;  // a stop waits this long for the device after the time of grace
 
 constexpr uint64_t kCommandTag = UINT64_MAX;
@@ -52,7 +51,8 @@ Loop::Loop(Device& device, const Policy& policy, const LoopOptions& options)
     : device_(device), options_(options), scheduler_(device, policy, *this, options.limits),
       context_{device, scheduler_, events_}, robust_(options.max_sessions),
       command_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      sessions_(options.max_sessions), throttled_(fifo_is_throttled()) {
+      sessions_(options.max_sessions), throttled_(fifo_is_throttled()),
+      stuck_(device.info().queues, options.stuck_ns, 2 * kLongestSleepNs) {
     // Everything in this epoll is edge-triggered and never read.
     epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = kCommandTag}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, command_fd_.get(), &event);
@@ -364,16 +364,29 @@ void Loop::shut_down_sessions(uint64_t now_ns) {
 }
 
 void Loop::look_for_stuck_device(uint64_t now_ns) {
-    QueueId queue;
-    const uint64_t launched_ns = scheduler_.oldest_launch_ns(queue);
-    const bool fault = device_.fault() != nullptr;
-    const bool stuck = fault || (launched_ns != 0 && now_ns - launched_ns > kStuckNs);
-    if (stuck && !stuck_reported_) {
-        if (fault) {
+    if (device_.fault() != nullptr) {
+        if (!stuck_reported_) {
             accuse();
+            events_.push({EventKind::device_stuck, -EIO, now_ns, 0, 0, {UINT64_MAX}});
         }
-        const uint64_t waited_ns = launched_ns != 0 ? now_ns - launched_ns : 0;
-        events_.push({EventKind::device_stuck, -EIO, now_ns, 0, 0, {queue, waited_ns / kMillisecond, fault}});
+        stuck_reported_ = true;
+        return;
+    }
+    const StuckWatch::Report report = stuck_.look(scheduler_, device_, now_ns);
+    if (report.finding == StuckWatch::Finding::slow && report.queue != kRealTimeQueue) {
+        scheduler_.relaunch(report.queue);
+    }
+    const bool stuck = report.finding == StuckWatch::Finding::stuck;
+    if (stuck && !stuck_reported_) {
+        const Request& request = *report.request;
+        blame(request);
+        events_.push({EventKind::device_stuck,
+                      -EIO,
+                      now_ns,
+                      request.session->id,
+                      request.task->id,
+                      {report.queue, report.stalled_ns / kMillisecond, request.slot,
+                       device_.kernels_done(*request.context)}});
     }
     stuck_reported_ = stuck;
 }

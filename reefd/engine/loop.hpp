@@ -17,12 +17,14 @@
 #include "robust.hpp"
 #include "scheduler.hpp"
 #include "session.hpp"
+#include "stuck.hpp"
 
 namespace reef {
 
 struct LoopOptions {
     uint32_t max_sessions = 2000;
     bool own_thread = true;  // false: a test's thread takes the turns (simulated time)
+    uint64_t stuck_ns = 10'000'000'000;  // a kernel that finishes no block for so long is stuck
     SchedulerLimits limits{};
 };
 
@@ -136,6 +138,7 @@ private:
     uint64_t next_timed_ns_ = 0;
     uint64_t next_look_ns_ = 0;
     uint32_t faults_seen_ = 0;
+    StuckWatch stuck_;
     bool stuck_reported_ = false;
 
     bool stopping_ = false;

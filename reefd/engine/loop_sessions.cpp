@@ -259,7 +259,7 @@ void Loop::look_for_faults(uint64_t now_ns) {
 }
 
 // The device failed. Where a single request was on it, that one is to blame: the next daemon does not run it again.
-// Among several, each run alone after the restart shows which it is.
+// Several are under suspicion, and one that is there a second time is not run a third.
 void Loop::accuse() {
     Request* guilty = nullptr;
     uint32_t suspects = 0;
@@ -271,11 +271,12 @@ void Loop::accuse() {
             if (request.phase == Phase::started && (request.in_flight != 0 || request.task->spec.real_time)) {
                 guilty = &request;
                 ++suspects;
+                sync::add_relaxed(session->slots[request.slot].crashes, 1u);
             }
         }
     }
     if (suspects == 1) {
-        guilty->session->slots[guilty->slot].attempts = kMaxAttempts;
+        blame(*guilty);
     }
 }
 

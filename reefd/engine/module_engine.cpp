@@ -267,13 +267,16 @@ void bind_engine(nb::module_& module) {
         .def(
             "__init__",
             [](Engine* self, std::string device, uint32_t workers, std::string policy, uint32_t max_sessions,
-               bool realtime, int cpu) {
-                new (self) Engine({std::move(device), workers, std::move(policy), max_sessions, realtime, cpu});
+               bool realtime, int cpu, uint64_t stuck_ns) {
+                new (self)
+                    Engine({std::move(device), workers, std::move(policy), max_sessions, realtime, cpu, stuck_ns});
             },
             nb::kw_only(), nb::arg("device") = "cpu", nb::arg("workers") = 0, nb::arg("policy") = "reef",
-            nb::arg("max_sessions") = 2000, nb::arg("realtime") = true, nb::arg("cpu") = -1)
+            nb::arg("max_sessions") = 2000, nb::arg("realtime") = true, nb::arg("cpu") = -1,
+            nb::arg("stuck_ns") = 10'000'000'000)
         .def_prop_ro("device", device_dict)
         .def_prop_ro("event_fd", &Engine::event_fd)
+        .def_prop_ro("turns", &Engine::turns)
         .def("load", &Engine::load, nb::arg("spec"), released())
         .def("run", run, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
              nb::arg("preemptible") = false)

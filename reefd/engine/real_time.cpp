@@ -79,7 +79,6 @@ Request* RealTime::launch(uint64_t now_ns) {
         completions_.launching(*next, now_ns);
     }
     running_ = next;
-    launched_ns_ = now_ns;
     launch_windows();
     return next;
 }

@@ -42,7 +42,7 @@ public:
     // Compute units that the model which runs, or is next, leaves to best-effort work now.
     uint32_t split() const;
     uint64_t next_deadline_ns() const;
-    uint64_t launched_ns() const { return launched_ns_; }  // of the request that runs
+    Oldest oldest() const { return count_ != 0 ? Oldest{at(0).request, at(0).mark, at(0).stale} : Oldest{}; }
 
 private:
     struct Flight {
@@ -79,7 +79,6 @@ private:
 
     Heap<Request, &Request::order_node, Order> waiting_;  // new ones, and those that gave way
     Request* running_ = nullptr;
-    uint64_t launched_ns_ = 0;
 
     uint32_t epoch_ = kFirstEpoch;
     uint32_t mark_ = 0;

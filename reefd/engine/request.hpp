@@ -18,6 +18,13 @@ enum class Phase : uint8_t {
     started,  // holds an execution context
 };
 
+// The oldest window in flight on a queue; no request: there is none.
+struct Oldest {
+    struct Request* request = nullptr;
+    uint32_t mark = 0;
+    bool stale = false;
+};
+
 struct Request {
     Session* session = nullptr;
     Task* task = nullptr;

@@ -84,6 +84,7 @@ void accept(RingContext& context, Session& session, const reef_sqe& sqe, uint64_
     Request& request = session.requests[sqe.slot];
     reef_d_slot& slot = session.slots[sqe.slot];
     slot.attempts = 0;
+    slot.crashes = 0;
     slot.accept_ns = now_ns;
     slot.start_ns = 0;
     slot.sqe = sqe;
@@ -228,7 +229,7 @@ void replay(RingContext& context, Session& session, uint64_t now_ns) {
                                      now_ns,
                                      session.id,
                                      session.task.id,
-                                     {request->slot, request->generation, slot.attempts, 0}});
+                                     {request->slot, request->generation, slot.attempts, slot.crashes}});
                 ++session.adoption.rejected;
             }
             request->ending = 0;
@@ -252,6 +253,10 @@ void mark_running(Request& request, uint64_t now_ns) {
     slot.attempts++;
     slot.start_ns = now_ns;
     sync::store_release(slot.state, static_cast<uint32_t>(REEF_SLOT_RUNNING));
+}
+
+void blame(const Request& request) {
+    sync::store_release(request.session->slots[request.slot].crashes, kMaxCrashes);
 }
 
 void complete(Request& request, int32_t status, uint64_t now_ns) {

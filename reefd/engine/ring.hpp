@@ -33,6 +33,9 @@ void complete(Request& request, int32_t status, uint64_t now_ns);
 // D's record that a launch is about to happen. Before the launch, so that a successor knows.
 void mark_running(Request& request, uint64_t now_ns);
 
+// The device does not get on with this request: a successor answers -EIO and does not run it again.
+void blame(const Request& request);
+
 // Takes no more requests; those it has end with `code` as soon as the device has let go of them.
 void freeze(RingContext& context, Session& session, int32_t code, uint64_t now_ns);
 

@@ -106,13 +106,4 @@ uint64_t Scheduler::next_timer_ns() const {
     return std::min({next, real_time_.next_deadline_ns(), best_effort_.next_deadline_ns()});
 }
 
-uint64_t Scheduler::oldest_launch_ns(QueueId& queue) const {
-    uint64_t oldest = best_effort_.oldest_launch_ns(queue);
-    if (real_time_.running() && real_time_.launched_ns() < oldest) {
-        oldest = real_time_.launched_ns();
-        queue = kRealTimeQueue;
-    }
-    return oldest == UINT64_MAX ? 0 : oldest;
-}
-
 }  // namespace reef

@@ -47,8 +47,11 @@ public:
     uint32_t split() const { return real_time_queued() ? real_time_.split() : 0; }
     // The next moment at which dispatch() has something to do without a retirement; UINT64_MAX: none.
     uint64_t next_timer_ns() const;
-    // Of the oldest window in flight; 0: none. And the queue it is on.
-    uint64_t oldest_launch_ns(QueueId& queue) const;
+    Oldest oldest(QueueId queue) const {
+        return queue == kRealTimeQueue ? real_time_.oldest() : best_effort_.oldest(queue);
+    }
+    // What is in flight on a best-effort queue leaves at its next check point and is launched again.
+    void relaunch(QueueId queue) { best_effort_.relaunch(queue); }
 
 private:
     void launch_real_time(uint64_t now_ns);

@@ -174,7 +174,7 @@ void Session::take_over() {
                               : task.spec.deadline_ns != 0 ? slot.accept_ns + task.spec.deadline_ns
                                                            : 0;
         request.replayed = slot.state == REEF_SLOT_RUNNING;
-        if (request.replayed && slot.attempts >= kMaxAttempts) {
+        if (request.replayed && (slot.crashes >= kMaxCrashes || slot.attempts >= kMaxAttempts)) {
             request.ending = -EIO;
         }
         replays.push_back(&request);

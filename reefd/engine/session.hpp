@@ -40,8 +40,10 @@ enum class Watch : uint8_t {
     timer,     // looked at every few milliseconds: no doorbell yet, or it rings too often
 };
 
-// Runs of a request that a daemon did not survive; the next one answers it with -EIO.
-inline constexpr uint32_t kMaxAttempts = 3;
+// A request during which the daemon died so often is answered with -EIO: by the fault of its kernels or of the device
+// under them, and in all. What nobody saw the reason of counts little: an operator's SIGKILLs can hit one request often.
+inline constexpr uint32_t kMaxCrashes = 2;
+inline constexpr uint32_t kMaxAttempts = 16;
 
 struct AdoptionReport {
     uint32_t replayed = 0;
@@ -71,9 +73,9 @@ struct Session {
     // Lets the device reach both regions where it can, before the first request. False: it copies tensors itself.
     bool reach(Device& device);
 
-    Binding binding(uint32_t slot) const {
+    Binding binding(uint32_t slot) {
         return {c.base() + inputs_offset + slot * inputs_stride, d.base() + outputs_offset + slot * outputs_stride,
-                device_ != nullptr};
+                device_ != nullptr, &slots[slot].crashes};
     }
 
     const uint64_t id;

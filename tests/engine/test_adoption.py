@@ -249,18 +249,20 @@ def test_died_between_the_final_state_and_cq_tail(sim):
     assert len(sim.events("retire")) == 2  # not executed again
 
 
-def test_a_request_that_died_in_three_runs_is_rejected(sim):
+@pytest.mark.parametrize(("fine", "too_many"), [((15, 1), (16, 0)), ((2, 1), (2, 2))], ids=["killed", "its fault"])
+def test_a_request_in_which_the_daemon_died_too_often_is_rejected(sim, fine, too_many):
     task, client = interrupted(sim)
-    for slot, attempts in ((1, 2), (2, 3)):
+    for slot, (attempts, crashes) in ((1, fine), (2, too_many)):
         accept_by_hand(client, slot, lib.REEF_SLOT_RUNNING, slot)
         client.slots[slot].attempts = attempts
+        client.slots[slot].crashes = crashes
     client.d_hot.sq_head = 3
     client.regions.attach(sim.engine, task, 1, epoch=2, adopt=True)
     sim.until(1000)
     assert sorted((d.slot, d.status) for d in client.take()) == [(1, 0), (2, -errno.EIO)]
     assert client.slots[2].state == lib.REEF_SLOT_REJECTED
     events = {event.kind: event for event in sim.engine.poll_events()}
-    assert events["rejected"].values[:3] == (2, 1, 3) and events["adopted"].values[3] == 1
+    assert events["rejected"].values == (2, 1, *too_many) and events["adopted"].values[3] == 1
 
 
 def test_a_verdict_outlives_its_daemon(sim):

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed service under a real systemd: start, clients, journal, reload, watchdog, recovery."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from machine import Machine
+
+from reefd import journal
+
+pytestmark = pytest.mark.systemd
+
+PYTHON = "/usr/lib/reefd/bin/python"
+CLIENT = ROOT / "tests/systemd/client.py"
+WATCHDOG_SECONDS = 2.0
+
+
+def main_pid(machine: Machine) -> int:
+    return int(machine.show("reefd", "MainPID"))
+
+
+def serves(machine: Machine, task: str = "sin-rt") -> bool:
+    return machine.run(PYTHON, CLIENT, task, 0.5).stdout == "ok True\n"
+
+
+def replaced_within(machine: Machine, old: int, seconds: float) -> float:
+    """Waits for another main process than `old`, and until that serves; how long the first took."""
+    start = time.monotonic()
+    machine.wait_for(lambda: main_pid(machine) not in (0, old), seconds + 10)
+    took = time.monotonic() - start
+    machine.wait_for(lambda: machine.show("reefd", "ActiveState") == "active")
+    return took
+
+
+def test_a_fresh_installation_serves_the_demo(machine):
+    assert machine.show("reefd", "ActiveState") == "active"
+    assert machine.show("reefd", "StatusText").startswith("serving 5 tasks, ")
+    picture = machine.path("/tmp/picture.ppm")
+    from PIL import Image
+
+    Image.open(ROOT / "resource/astronaut.png").convert("RGB").save(picture)
+    program = ROOT / "build/c/libreef/examples/obstacle"
+    seen = machine.run(program, "/tmp/picture.ppm", 1, check=True).stdout.splitlines()
+    assert len(seen) == 20
+    status = json.loads(machine.run("reefctl", "status", "--json", check=True).stdout)
+    task = next(task for task in status["tasks"] if task["task"] == "obstacle-detection")
+    assert task["completed"] == 20
+
+
+def test_units_are_verified_where_they_are_installed(machine):
+    result = machine.run("systemd-analyze", "verify", "reefd.service", "reefd.socket")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_it_runs_as_its_own_user_and_hides_nothing_it_needs(machine):
+    pid = main_pid(machine)
+    owner = machine.run("stat", "-c", "%U", f"/proc/{pid}").stdout.strip()
+    assert owner == "reefd"
+    status = machine.path(f"/proc/{pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status and "CapBnd:\t0000000000000000" in status
+    assert "Max core file size        0                    0" in machine.path(f"/proc/{pid}/limits").read_text()
+
+
+def test_a_refused_client_is_in_the_journal_with_its_fields(machine):
+    text = machine.run("setpriv", "--reuid=65534", "--clear-groups", PYTHON, CLIENT, "sin-rt", 0.5)
+    assert "AccessDenied" in text.stderr
+    found = machine.journal("-u", "reefd", "REEF_EVENT=refused", "-o", "json", "-n", "1")
+    entry = json.loads(found)
+    assert entry["REEF_CODE"] == "EACCES" and entry["REEF_UID"] == "65534" and entry["PRIORITY"] == "4"
+    assert entry["MESSAGE_ID"] == journal.MESSAGE_IDS["refused"] and entry["SYSLOG_IDENTIFIER"] == "reefd"
+    explained = machine.journal("-u", "reefd", "REEF_EVENT=refused", "-x", "-n", "1")
+    assert "A client was refused" in explained
+
+
+def test_a_bad_manifest_leaves_everything_as_it_was(machine):
+    pid = main_pid(machine)
+    bad = machine.path("/etc/reefd/tasks.d/bad.yaml")
+    bad.write_text("version: 1\ntask: bad\nclass: rx\nmodel: echo:64\n")
+    direct = machine.run("reefctl", "reload")
+    assert direct.returncode == 1 and "/etc/reefd/tasks.d/bad.yaml:3:8: class: got" in direct.stderr
+    assert machine.systemctl("reload", "reefd", check=False).returncode == 1
+    assert "reload refused: /etc/reefd/tasks.d/bad.yaml:3:8" in machine.show("reefd", "StatusText")
+    assert "code=exited, status=1" in machine.systemctl("status", "reefd", check=False).stdout
+    assert machine.show("reefd", "ActiveState") == "active" and main_pid(machine) == pid
+    assert serves(machine)
+    bad.write_text("version: 1\ntask: bad\nclass: rt\nmodel: echo:64\n")
+    machine.systemctl("reload", "reefd")
+    assert machine.show("reefd", "StatusText").startswith("serving 6 tasks")
+    bad.unlink()
+    machine.systemctl("reload", "reefd")
+    assert machine.show("reefd", "StatusText").startswith("serving 5 tasks") and main_pid(machine) == pid
+
+
+# ---------------------------------------------------------------- the watchdog
+
+
+def test_a_stopped_process_is_replaced(machine):
+    old = main_pid(machine)
+    client = machine.start(PYTHON, CLIENT, "sin-rt", 0.5, 1, stdout=subprocess.PIPE)
+    assert client.communicate(timeout=60)[0] == "ok True\n"
+    machine.run("kill", "-STOP", old, check=True)
+    waiting = machine.start(PYTHON, CLIENT, "sin-rt", 0.25, stdout=subprocess.PIPE)
+    assert replaced_within(machine, old, WATCHDOG_SECONDS + 1) <= WATCHDOG_SECONDS + 1
+    assert waiting.communicate(timeout=60)[0] == "ok True\n"
+    assert machine.show("reefd", "Result") in ("success", "watchdog")
+
+
+def test_a_held_engine_thread_is_noticed(machine):
+    old = main_pid(machine)
+    threads = machine.path(f"/proc/{old}/task")
+    thread = next(t.name for t in threads.iterdir() if (t / "comm").read_text() == "reef-engine\n")
+    holder = machine.start(
+        "/usr/bin/python3", ROOT / "tests/daemon/hold_thread.py", thread, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout.readline() == "held\n"
+    waiting = machine.start(PYTHON, CLIENT, "sin-be", 0.25, stdout=subprocess.PIPE)
+    assert replaced_within(machine, old, WATCHDOG_SECONDS + 1) <= WATCHDOG_SECONDS + 1
+    holder.kill()
+    assert waiting.communicate(timeout=60)[0] == "ok True\n"
+
+
+@pytest.mark.parametrize("task", ["sin-rt", "sin-be"])
+def test_an_endless_kernel_costs_its_request_and_nobody_else(machine, task):
+    old = main_pid(machine)
+    other = machine.start(PYTHON, CLIENT, "sin-rt" if task == "sin-be" else "sin-be", 0.5, 1, stdout=subprocess.PIPE)
+    assert other.communicate(timeout=60)[0] == "ok True\n"
+    guilty = machine.start(PYTHON, CLIENT, task, 1e6, stdout=subprocess.PIPE)
+    time.sleep(0.3)
+    # Behind the guilty one: accepted, waiting or running when the daemon ends, answered by the next.
+    behind = machine.start(PYTHON, CLIENT, task, 0.25, stdout=subprocess.PIPE)
+    assert replaced_within(machine, old, WATCHDOG_SECONDS + 1) <= WATCHDOG_SECONDS + 1
+    assert guilty.communicate(timeout=60)[0].split()[1] == "-5"  # -EIO
+    assert behind.communicate(timeout=60)[0] == "ok True\n"
+    entry = json.loads(machine.journal("-u", "reefd", "REEF_EVENT=device-stuck", "-o", "json", "-n", "1"))
+    assert entry["REEF_TASK"] == task and entry["MESSAGE_ID"] == journal.MESSAGE_IDS["device-stuck"]
+
+
+def test_a_device_that_never_completes_ends_the_daemon(machine):
+    """A worker of the device that does not come back; nothing else of the daemon is held."""
+    old = main_pid(machine)
+    threads = [t for t in machine.path(f"/proc/{old}/task").iterdir() if (t / "comm").read_text().startswith("reef-cu")]
+    holders = [
+        machine.start(
+            "/usr/bin/python3", ROOT / "tests/daemon/hold_thread.py", t.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for t in threads
+    ]
+    assert all(holder.stdout.readline() == "held\n" for holder in holders)
+    waiting = machine.start(PYTHON, CLIENT, "sin-rt", 0.25, stdout=subprocess.PIPE)
+    machine.wait_for(lambda: main_pid(machine) not in (0, old), 20)
+    for holder in holders:
+        holder.kill()
+    # It never ran, so far as the daemon can know it is the request that the device does not answer.
+    assert waiting.communicate(timeout=60)[0].split()[1] in ("-5", "True")
+    assert serves(machine)
+
+
+def test_a_request_that_crashes_the_daemon_twice_is_rejected(machine):
+    old = main_pid(machine)
+    guilty = machine.start(PYTHON, CLIENT, "sin-be", 2e6, stdout=subprocess.PIPE)
+    assert guilty.communicate(timeout=60)[0].split()[1] == "-5"
+    assert main_pid(machine) != old
+    entry = json.loads(machine.journal("-u", "reefd", "REEF_EVENT=rejected", "-o", "json", "-n", "1"))
+    assert "2 times by its fault, in 2 runs" in entry["MESSAGE"]
+    assert int(machine.show("reefd", "NRestarts")) >= 2
+    assert serves(machine)
+
+
+# ---------------------------------------------------------------- replacing the package
+
+
+def loads(machine: Machine) -> list[subprocess.Popen[str]]:
+    program = ROOT / "tests/daemon/load_client.py"
+    started = [
+        machine.start(
+            PYTHON, program, "/run/reefd/reef.sock", task, seed, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for seed, task in enumerate(("echo", "sin-rt", "sin-be"))
+    ]
+    assert all(load.stdout.readline() == "ready\n" for load in started)
+    return started
+
+
+def test_an_upgrade_under_load_loses_nothing(machine, tmp_path):
+    from conftest import package
+
+    newer = tmp_path / "newer"
+    subprocess.run(["dpkg-deb", "-R", package(), newer], check=True)
+    control = newer / "DEBIAN/control"
+    control.write_text(control.read_text().replace("Version: ", "Version: 9."))
+    target = machine.path("/srv/newer.deb")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", newer, target], check=True, capture_output=True)
+    old = main_pid(machine)
+    clients = loads(machine)
+    machine.run("dpkg", "-i", "/srv/newer.deb", check=True)
+    target.unlink()
+    assert main_pid(machine) not in (0, old)
+    time.sleep(0.5)
+    for client in clients:
+        account = json.loads(client.communicate(timeout=120)[0])
+        assert account["submitted"] == account["completed"] > 0, account
+        assert account["wrong"] == account["twice"] == account["failed"] == 0, account
+
+
+def test_removal_ends_it_and_purge_leaves_nothing(machine):
+    machine.run("dpkg", "-r", "reefd", check=True)
+    assert machine.run("systemctl", "is-active", "reefd.service", "reefd.socket").stdout.split() == ["inactive"] * 2
+    assert machine.path("/etc/reefd/reefd.yaml").exists() and machine.path("/var/lib/reefd").exists()
+    assert [p.name for p in machine.path("/dev/shm").iterdir() if p.name.startswith("reef.")] == []
+    machine.run("dpkg", "-P", "reefd", check=True)
+    machine.run("rm", "-f", "/etc/systemd/system/reefd.service.d/test.conf", "/usr/lib/reefd/faults.so")
+    for path in ("/etc/reefd", "/var/lib/reefd", "/run/reefd", "/usr/bin/reefd", "/usr/bin/reefctl"):
+        assert not machine.path(path).exists() and not Path(path + "-").exists(), path
+    left = [p for p in machine.path("/usr/lib/reefd").rglob("*") if p.is_file()] if machine.path("/usr/lib/reefd").exists() else []
+    assert left == []
+    units = machine.run("systemctl", "list-unit-files", "--no-legend", "reefd*").stdout
+    assert units == ""
