@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""reefctl reload: has the daemon read its manifests again, and waits until that is done. systemd calls it (ExecReload=)."""
+"""reefctl reload: has the daemon read its manifests again, and waits for it. systemd calls it (ExecReload=)."""
 
 from __future__ import annotations
 

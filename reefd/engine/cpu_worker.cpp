@@ -12,8 +12,8 @@
 #include <cstdio>
 
 #include "clock.hpp"
-#include "crash.hpp"
 #include "cpu_context.hpp"
+#include "crash.hpp"
 
 namespace reef {
 namespace {

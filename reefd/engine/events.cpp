@@ -73,8 +73,8 @@ std::string describe(const EventRecord& event) {
         return text(v[0]) + " requests replayed, " + text(v[1]) + " completions posted, " + text(v[2]) +
                " entries skipped, " + text(v[3]) + " requests rejected";
     case EventKind::rejected:
-        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the daemon died in it, " +
-               text(v[3]) + " times by its fault, in " + text(v[2]) + " runs";
+        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the daemon died in it, " + text(v[3]) +
+               " times by its fault, in " + text(v[2]) + " runs";
     case EventKind::flooding:
         return "rang " + text(v[0]) + " times without a request; polled by timer";
     case EventKind::device_stuck:

@@ -380,13 +380,13 @@ void Loop::look_for_stuck_device(uint64_t now_ns) {
     if (stuck && !stuck_reported_) {
         const Request& request = *report.request;
         blame(request);
-        events_.push({EventKind::device_stuck,
-                      -EIO,
-                      now_ns,
-                      request.session->id,
-                      request.task->id,
-                      {report.queue, report.stalled_ns / kMillisecond, request.slot,
-                       device_.kernels_done(*request.context)}});
+        events_.push(
+            {EventKind::device_stuck,
+             -EIO,
+             now_ns,
+             request.session->id,
+             request.task->id,
+             {report.queue, report.stalled_ns / kMillisecond, request.slot, device_.kernels_done(*request.context)}});
     }
     stuck_reported_ = stuck;
 }

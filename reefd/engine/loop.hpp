@@ -23,7 +23,7 @@ namespace reef {
 
 struct LoopOptions {
     uint32_t max_sessions = 2000;
-    bool own_thread = true;  // false: a test's thread takes the turns (simulated time)
+    bool own_thread = true;              // false: a test's thread takes the turns (simulated time)
     uint64_t stuck_ns = 10'000'000'000;  // a kernel that finishes no block for so long is stuck
     SchedulerLimits limits{};
 };

@@ -255,9 +255,7 @@ void mark_running(Request& request, uint64_t now_ns) {
     sync::store_release(slot.state, static_cast<uint32_t>(REEF_SLOT_RUNNING));
 }
 
-void blame(const Request& request) {
-    sync::store_release(request.session->slots[request.slot].crashes, kMaxCrashes);
-}
+void blame(const Request& request) { sync::store_release(request.session->slots[request.slot].crashes, kMaxCrashes); }
 
 void complete(Request& request, int32_t status, uint64_t now_ns) {
     Session& session = *request.session;

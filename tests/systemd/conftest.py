@@ -11,17 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import Machine
+from machine import ROOT, Machine, package
 
-ROOT = Path(__file__).resolve().parents[2]
 SIN = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: sin\nslots: 2\n"
-
-
-def package() -> Path:
-    found = sorted((ROOT / "build/deb").glob("reefd_*.deb"))
-    if not found:
-        pytest.fail("there is no package: make deb")
-    return found[-1]
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@
 double sin(double x) {
     static double (*real)(double);
     if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "sin");
+        *(void**)&real = dlsym(RTLD_NEXT, "sin");
     if (x == ENDLESS)
         for (;;)
             __asm__ volatile("" ::: "memory");
     if (x == CRASH)
-        *(volatile int *)8 = 0;
+        *(volatile int*)8 = 0;
     return real(x);
 }

@@ -12,7 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 BOOT = Path(__file__).with_name("boot.sh")
+
+
+def package() -> Path:
+    """What `make deb` made."""
+    found = sorted((ROOT / "build/deb").glob("reefd_*.deb"))
+    assert found, "there is no package: make deb"
+    return found[-1]
 
 
 class Machine:
