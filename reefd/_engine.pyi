@@ -144,6 +144,17 @@ class CpuDevice(LocalDevice):
         spin_ns: int = 20_000,
         shield_after: int = 8,
     ) -> None: ...
+    def kernel_times(
+        self, model: Model, inputs: Sequence[Memory], outputs: Sequence[Memory], *, rounds: int
+    ) -> list[list[int]]:
+        """For each round the time of each kernel instance on the whole device, plain: nanoseconds from the end of the
+        one before to its own."""
+    def block_times(
+        self, model: Model, inputs: Sequence[Memory], outputs: Sequence[Memory], *, rounds: int
+    ) -> list[tuple[int, int]]:
+        """For each kernel instance the longest of its blocks and the longest time between two check points, in
+        nanoseconds; each block counts with the least of `rounds` runs. As many threads as the device has workers run
+        blocks at once; the caches are emptied before each instance."""
 
 class GpuDevice(LocalDevice):
     """EngineError with -ENODEV: no driver, or no such device."""

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "clock.hpp"
 #include "cpu_memory.hpp"
 #include "cpu_model.hpp"
 #include "device.hpp"
@@ -25,6 +26,8 @@ public:
     // Called for each launch that begins at `kernel`. True: its blocks were abandoned `limit` times and got no further,
     // so from now on a block of it that has begun runs to its end.
     bool shield(uint32_t kernel, uint32_t limit);
+    // Profiling: where to note when each kernel was done, one word each; null: nowhere.
+    void note_ends(uint64_t* ends) { ends_ = ends; }
     // Anyone; acquire, so that a reader may rely on what those kernels wrote.
     uint32_t kernels_done() const { return kernels_done_.load(std::memory_order_acquire); }
 
@@ -49,7 +52,11 @@ public:
         // SYNC BLOCKS, both halves.
         return counts_[kernel].fetch_add(1, std::memory_order_acq_rel) + 1 == model_->instances[kernel].kernel.blocks;
     }
-    void kernel_done(uint32_t kernel) { kernels_done_.store(kernel + 1, std::memory_order_release); }
+    void kernel_done(uint32_t kernel) {
+        if (ends_)
+            ends_[kernel] = monotonic_ns();
+        kernels_done_.store(kernel + 1, std::memory_order_release);
+    }
     void block_abandoned() { abandoned_.fetch_add(1, std::memory_order_relaxed); }
 
 private:
@@ -71,6 +78,7 @@ private:
     std::span<std::atomic<uint64_t>> bits_;
     std::span<std::atomic<uint32_t>> counts_;  // finished blocks of each kernel
     void** arguments_ = nullptr;
+    uint64_t* ends_ = nullptr;
     Binding binding_{};
     std::atomic<uint32_t> kernels_done_ = 0;
     std::atomic<uint32_t> abandoned_ = 0;

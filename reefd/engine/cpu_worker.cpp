@@ -40,14 +40,13 @@ void block_signals() {
     pthread_sigmask(SIG_SETMASK, &signals, nullptr);
 }
 
-// Subnormal numbers count as zero: some processors take a hundred times longer for them, which breaks every bound.
+}  // namespace
+
 void flush_subnormals() {
 #if defined(__x86_64__)
     _mm_setcsr(_mm_getcsr() | 0x8040);
 #endif
 }
-
-}  // namespace
 
 bool CpuShared::something_to_do() const {
     const CpuWindow::State real_time = queues[kRealTimeQueue].state();

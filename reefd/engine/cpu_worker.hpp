@@ -35,6 +35,10 @@ struct CpuShared {
     void retire(CpuQueue& queue);
 };
 
+// For the calling thread, before it runs blocks: subnormal numbers count as zero. Some processors take a hundred times
+// longer for them, which breaks every bound.
+void flush_subnormals();
+
 class CpuWorker {
 public:
     CpuWorker(CpuShared& shared, uint32_t index);

@@ -9,6 +9,7 @@
 
 #include "buffers.hpp"
 #include "cpu_device.hpp"
+#include "cpu_profile.hpp"
 #include "local_device.hpp"
 #include "module.hpp"
 
@@ -103,6 +104,42 @@ nb::list statistics(const LocalDevice& self) {
     return list;
 }
 
+nb::list kernel_times_list(LocalCpuDevice& self, const std::shared_ptr<DeviceModel>& model, nb::sequence inputs,
+                           nb::sequence outputs, uint32_t rounds) {
+    const Areas areas(model->facts(), inputs, outputs);
+    std::vector<uint64_t> times;
+    {
+        nb::gil_scoped_release released;
+        times = kernel_times(static_cast<CpuDevice&>(self.device), model,
+                             {areas.input_area.get(), areas.output_area.get()}, rounds);
+    }
+    areas.copy_out();
+    nb::list list;
+    for (size_t first = 0; first < times.size(); first += model->kernels()) {
+        nb::list round;
+        for (size_t kernel = 0; kernel < model->kernels(); kernel++)
+            round.append(times[first + kernel]);
+        list.append(round);
+    }
+    return list;
+}
+
+nb::list block_times_list(const LocalCpuDevice& self, const std::shared_ptr<DeviceModel>& model, nb::sequence inputs,
+                          nb::sequence outputs, uint32_t rounds) {
+    const Areas areas(model->facts(), inputs, outputs);
+    std::vector<BlockTimes> times;
+    {
+        nb::gil_scoped_release released;
+        times = block_times(model, {areas.input_area.get(), areas.output_area.get()}, self.device.info().compute_units,
+                            rounds);
+    }
+    areas.copy_out();
+    nb::list list;
+    for (const BlockTimes& kernel : times)
+        list.append(nb::make_tuple(kernel.block_ns, kernel.check_ns));
+    return list;
+}
+
 void run_model(const ModelSpec& spec, nb::sequence inputs, nb::sequence outputs, uint32_t workers,
                const std::string& isa) {
     LocalCpuDevice device({.isa = choose_isa(isa), .workers = workers});
@@ -136,7 +173,11 @@ void bind_device(nb::module_& module) {
     bind_launching(module, local);
     nb::class_<LocalCpuDevice, LocalDevice>(module, "CpuDevice")
         .def("__init__", make_device, nb::kw_only(), nb::arg("workers") = 0, nb::arg("isa") = "",
-             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8);
+             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8)
+        .def("kernel_times", kernel_times_list, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
+             nb::arg("rounds"))
+        .def("block_times", block_times_list, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
+             nb::arg("rounds"));
 }
 
 }  // namespace reef

@@ -3,21 +3,17 @@
 
     python tests/kernels/checkpoints.py [--isa avx512] [--models resnet50,bert_base] [--worst 20]
 
-The kernels are compiled once more with a stamp at each check point. An instance runs on one thread, from its first
-block to its last, several times, with the caches emptied before; of each block the least counts, so that an interrupt
-of the machine does not. Exits with 1 where a time exceeds 20 us.
+A probe (kernels/cpu/kernel.hpp) makes every look at the epoch count and go on. An instance runs on one thread, from
+its first block to its last, several times, with the caches emptied before; of each block the least counts, so that an
+interrupt of the machine does not. Exits with 1 where a time exceeds 20 us.
 """
 
 import argparse
-import concurrent.futures
-import ctypes
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from harness import INSTRUCTION_SETS, ROOT, Instance, declared
+from harness import INSTRUCTION_SETS, ROOT, Instance
 
 from reefd import zoo
 from reefd.bench.models import PERCEPTION
@@ -28,34 +24,6 @@ from reefd.resource.schema import Kernel, Storage
 
 LIMIT_US = 20.0
 EVICTING = 48 << 20
-FLAGS = {
-    "portable": [],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
-}
-
-
-def build(isa: str) -> ctypes.CDLL:
-    """The harness and the kernels of one instruction set, with stamps. Files that did not change are kept."""
-    folder = ROOT / "build" / "checkpoints" / isa
-    folder.mkdir(parents=True, exist_ok=True)
-    common = ["g++", "-std=c++20", "-fPIC", "-pthread", f"-I{ROOT}/kernels/cpu", "-DREEF_STAMP_CHECKS=1"]
-    common += [f"-DREEF_ISA={isa}", f"-DREEF_ISA_{isa}=1"]
-    optimised = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti"]
-    headers = max(path.stat().st_mtime for path in (ROOT / "kernels/cpu").glob("*.[hi]*"))
-
-    def compile_one(source: Path) -> Path:
-        target = folder / f"{source.stem}.o"
-        if not target.exists() or target.stat().st_mtime < max(headers, source.stat().st_mtime):
-            options = [f"-DREEF_TABLE=reef::cpu::operators_{isa}", "-O2"] if source.stem == "harness" else optimised
-            subprocess.run([*common, *options, *FLAGS[isa], "-c", source, "-o", target], check=True)
-        return target
-
-    sources = [*(ROOT / "kernels/cpu").glob("*.cpp"), Path(__file__).with_name("harness.cpp")]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    subprocess.run(["g++", "-shared", "-pthread", *objects, "-o", folder / "harness.so"], check=True)
-    return declared(ctypes.CDLL(str(folder / "harness.so")))
 
 
 def compiled(name: str) -> Compiled:
@@ -64,7 +32,7 @@ def compiled(name: str) -> Compiled:
     return compile_to_memory(from_model(zoo.build(name), Path(name), {}, supported), name)
 
 
-def instance_of(network: Compiled, kernel: Kernel, isa: str, built: ctypes.CDLL) -> Instance:
+def instance_of(network: Compiled, kernel: Kernel, isa: str) -> Instance:
     """With random values in place of what other kernels write."""
     storages = [network.model.storage[index] for index in kernel.args]
     generator = np.random.default_rng(1)
@@ -79,7 +47,7 @@ def instance_of(network: Compiled, kernel: Kernel, isa: str, built: ctypes.CDLL)
     constants = [place for place, storage in enumerate(storages) if storage.kind == "weight"]
     return Instance(
         kernel.op, [tensor(storage) for storage in storages], kernel.attributes, constants=constants, isa=isa,
-        written=sum(access != "read" for access in kernel.access), built=built,
+        written=sum(access != "read" for access in kernel.access),
     )  # fmt: skip
 
 
@@ -90,7 +58,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--worst", type=int, default=20, help="how many instances to print")
     options = parser.parse_args()
-    built = build(options.isa)
     found: dict[str, tuple[float, float, int, str]] = {}  # what an instance is: gap, block time, blocks, network
     for name in options.models.split(","):
         network = compiled(name)
@@ -98,7 +65,7 @@ def main() -> int:
             shapes = [network.model.storage[index].shape for index in kernel.args]
             key = f"{kernel.op} {' '.join('x'.join(map(str, shape)) for shape in shapes)} {kernel.attributes}"
             if key not in found:
-                instance = instance_of(network, kernel, options.isa, built)
+                instance = instance_of(network, kernel, options.isa)
                 gaps, times = instance.longest(options.rounds, EVICTING)
                 found[key] = (max(gaps) * 1e6, max(times) * 1e6, instance.blocks, name)
     ordered = sorted(found.items(), key=lambda item: -item[1][0])

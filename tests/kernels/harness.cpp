@@ -76,24 +76,9 @@ bool run_blocks(Instance& instance, const uint32_t* order, unsigned threads, boo
     return whole;
 }
 
-#if REEF_STAMP_CHECKS
-struct {
-    std::chrono::steady_clock::time_point last;
-    std::chrono::steady_clock::duration longest;
-} stamp;
-#endif
-
 }  // namespace
 
 namespace reef::cpu {
-
-#if REEF_STAMP_CHECKS
-void stamp_check() {
-    const auto now = std::chrono::steady_clock::now();
-    stamp.longest = std::max(stamp.longest, now - stamp.last);
-    stamp.last = now;
-}
-#endif
 
 uint32_t Spec::tensors() const { return static_cast<uint32_t>(self(this).views.size()); }
 const TensorView& Spec::tensor(uint32_t index) const { return self(this).views.at(index); }
@@ -193,16 +178,12 @@ void harness_tensor(Instance* instance, const HarnessTensor* tensor) {
 }
 
 bool harness_create(Instance* instance, const char* isa, const char* op) {
-#if REEF_STAMP_CHECKS  // built for one instruction set
-    reef::cpu::OperatorTable table = REEF_TABLE();
-#else
     reef::cpu::OperatorTable table = reef::cpu::operators_portable();
 #if defined(__x86_64__)
     if (std::strcmp(isa, "avx2") == 0)
         table = reef::cpu::operators_avx2();
     if (std::strcmp(isa, "avx512") == 0)
         table = reef::cpu::operators_avx512();
-#endif
 #endif
     for (; *table; table++)
         if (std::strcmp((*table)->name, op) == 0)
@@ -274,7 +255,6 @@ void harness_block_times(Instance* instance, uint32_t rounds, double* seconds) {
         }
 }
 
-#if REEF_STAMP_CHECKS
 // The longest time without a look at the checkpoint in each block (its begin and end count as looks), and the time of
 // the whole block, the least of `rounds`. `evicting` bytes are read before each round, to empty the caches.
 void harness_longest(Instance* instance, uint32_t rounds, uint64_t evicting, double* longest, double* seconds) {
@@ -283,21 +263,27 @@ void harness_longest(Instance* instance, uint32_t rounds, uint64_t evicting, dou
     Memory scratch = make(kernel.scratch_bytes);
     std::memset(scratch.get(), 0, kernel.scratch_bytes);
     std::vector<uint64_t> other(evicting / sizeof(uint64_t), 1);
+    const auto begin = std::chrono::steady_clock::now();
+    const uint64_t begin_ticks = reef::cpu::ticks();
     for (uint32_t r = 0; r < rounds; r++) {
         for (uint64_t& word : other)
             word += r;
         for (uint32_t block = 0; block < kernel.blocks; block++) {
-            const auto start = stamp.last = std::chrono::steady_clock::now();
-            stamp.longest = {};
-            kernel.run_preemptible(kernel, {instance->args.data(), block, scratch.get()}, {&epoch, 0});
-            reef::cpu::stamp_check();
-            const double gap = std::chrono::duration<double>(stamp.longest).count();
-            const double time = std::chrono::duration<double>(stamp.last - start).count();
+            const uint64_t start = reef::cpu::ticks();
+            reef::cpu::Probe probe{start, 0};
+            kernel.run_preemptible(kernel, {instance->args.data(), block, scratch.get()}, {&epoch, 1, &probe});
+            probe.pass();
+            const auto gap = static_cast<double>(probe.longest), time = static_cast<double>(probe.last - start);
             longest[block] = r == 0 ? gap : std::min(longest[block], gap);
             seconds[block] = r == 0 ? time : std::min(seconds[block], time);
         }
     }
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+    const double tick = passed.count() / static_cast<double>(reef::cpu::ticks() - begin_ticks);
+    for (uint32_t block = 0; block < kernel.blocks; block++) {
+        longest[block] *= tick;
+        seconds[block] *= tick;
+    }
 }
-#endif
 
 }  // extern "C"

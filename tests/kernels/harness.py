@@ -56,11 +56,7 @@ def library() -> ctypes.CDLL:
         options = ["-std=c++20", "-O2", "-fPIC", "-shared", "-pthread", f"-I{ROOT}/kernels/cpu"]
         subprocess.run(["g++", *options, source, *objects, "-o", made], check=True)
         made.replace(target)
-    return declared(ctypes.CDLL(str(target)))
-
-
-def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
-    """The same with the types of its results."""
+    loaded = ctypes.CDLL(str(target))
     loaded.harness_new.restype = ctypes.c_void_p
     loaded.harness_error.restype = ctypes.c_char_p
     loaded.harness_scratch.restype = ctypes.c_uint64
@@ -95,9 +91,8 @@ class Instance:
         constants: Sequence[int] = (),
         isa: str = "",
         written: int = 1,
-        built: ctypes.CDLL | None = None,
     ) -> None:
-        self._library = built or library()
+        self._library = library()
         self._tensors = [aligned(tensor) for tensor in tensors]
         self._handle = ctypes.c_void_p(self._library.harness_new())
         for name, value in attributes.items():
@@ -137,8 +132,7 @@ class Instance:
         return list(seconds)
 
     def longest(self, rounds: int, evicting: int) -> tuple[list[float], list[float]]:
-        """Of each block the longest time between check points, and its own, in seconds. Only of a library built for it
-        (checkpoints.py)."""
+        """Of each block the longest time between check points, and its own, in seconds."""
         gaps, times = (ctypes.c_double * self.blocks)(), (ctypes.c_double * self.blocks)()
         self._library.harness_longest(self._handle, rounds, ctypes.c_uint64(evicting), gaps, times)
         return list(gaps), list(times)
