@@ -11,11 +11,13 @@ import json
 import random
 import sys
 import threading
+import time
 
 from libreef._reef import ffi, lib
 
 MINUTE_NS = 60 * 10**9
 VARIANTS = 5  # different inputs of a network
+OUTAGE_NS = 20_000_000  # longer without a completion: the daemon was away
 
 
 class Session:
@@ -42,7 +44,9 @@ class Session:
         self.inputs = [self.network_input(variant) for variant in range(VARIANTS)]
         self.expected: dict[int, bytes] = {}  # user_data -> answer, of the requests in flight
         self.references: list[bytes] = []
-        self.account = {"submitted": 0, "completed": 0, "wrong": 0, "twice": 0, "failed": 0, "replayed": 0}
+        self.last_ns = 0
+        self.outages_ns: list[tuple[int, int]] = []  # (last completion before, first one after)
+        self.account: dict[str, object] = {"submitted": 0, "completed": 0, "wrong": 0, "twice": 0, "failed": 0, "replayed": 0}
 
     def check(self, code: int) -> None:
         if code < 0:
@@ -89,6 +93,10 @@ class Session:
         self.check(lib.reef_wait(self.session, MINUTE_NS, self.completion))
         done = self.completion
         loan = self.by_slot[done.slot]
+        now = time.monotonic_ns()
+        if self.last_ns and now - self.last_ns > OUTAGE_NS:
+            self.outages_ns.append((self.last_ns, now))
+        self.last_ns = now
         wanted = self.expected.pop(done.user_data, None)
         self.account["completed"] += 1
         self.account["replayed"] += bool(done.flags & 2)  # REEF_CQE_REPLAYED
@@ -113,6 +121,7 @@ def main() -> None:
         session.complete()
     # Whatever else were to come would be a second completion of something.
     session.account["twice"] += lib.reef_wait(session.session, 10**8, session.completion) == 0
+    session.account["outages_ns"] = session.outages_ns
     print(json.dumps(session.account))
     lib.reef_close(session.session)
 
