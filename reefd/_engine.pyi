@@ -181,7 +181,7 @@ class Region:
 class Event:
     """Something that happened on the engine thread and belongs in the log or a counter."""
 
-    kind: str  # "quarantine", "detached", "adopted", "rejected", "flooding", "device_stuck"
+    kind: str  # "quarantine", "detached", "adopted", "rejected", "flooding", "bounds", "device_stuck"
     time_ns: int
     task: int  # 0: of no task
     session: int  # its session_id; 0: of no session
@@ -217,6 +217,8 @@ class TaskSpec:
         contexts: int = 0,  # execution contexts; 0: chosen by class
         preemptible: bool = False,  # rt: gives way to rt requests that are more urgent by deadline or priority
         profiles: Sequence[Profile] = (),  # of each of `models`, in their order, or none
+        bounds_ns: tuple[int, int, int, int] = (0, 0, 0, 0),  # queueing, preemption, execution, end_to_end; 0: none
+        budget: float = 0.0,  # the share of requests that may break a bound
     ) -> None:
         """A model of None is the echo: it copies the first and last 8 bytes of its 64-byte..N-byte input into the
         output on the engine thread, launches nothing, and exists for `reefctl bench ring`. Its input size is given as
@@ -292,10 +294,12 @@ class Engine:
         """Reads what the engine publishes; never blocks it.
 
         turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, allocations
-        (on the engine thread, where a counting allocator is preloaded), events_dropped;
+        (on the engine thread, where a counting allocator is preloaded), events_dropped, ladder (0 to 3: what is
+        taken from best-effort work because a bound was broken), ladder_name, ladder_down and ladder_up (steps so far);
         tasks: [{task, name, class,
         sessions, accepted, completed, failed, late, expired, cancelled, replayed, preempted, abandoned_windows,
         shielded (windows whose blocks ran to their end once begun), behind_shielded (requests launched behind such),
+        broken {of each of the following},
         queueing, preemption, execution, end_to_end}], the last four being histograms {count, sum_ns, max_ns, buckets:
         [(upper bound in ns, count), ...]}; sessions: [{session, task, verdict, locked, accepted, completed, failed,
         late, preempted, queue_ns, execute_ns}].

@@ -82,6 +82,13 @@ def render(found: dict[str, Any]) -> str:
             place = [str(session["session"]), session["task"], session["user"], str(session["pid"])]
             sessions.append([*place, f"{session['age_s']:.0f}", *counters, state_of(session)])
         lines += ["", *table(sessions)]
+    engine = found["engine"]
+    if engine["ladder"]:
+        lines += ["", f"broken bounds: {engine['ladder_name']} (step {engine['ladder']} of 3)"]
+    for task in found["tasks"]:
+        broken = [f"{name} {count} times" for name, count in task.get("broken", {}).items() if count]
+        if broken:
+            lines.append(f"{task['task']} broke its bounds: {', '.join(broken)}")
     events = [f"{count} {name}" for name, count in found["events"].items() if count]
     return "\n".join([*lines, "", "events: " + ", ".join(events)] if events else lines)
 

@@ -256,6 +256,12 @@ class Daemon:
             # No orderly way out: whatever waits for the device would wait for ever.
             sys.stderr.flush()
             os._exit(EXIT_STUCK)
+        if event.kind == "bounds":
+            task = next((task.name for task in self._tasks if task.number == event.task), None)
+            figures = {"latency_ns": event.values[1], "bound_ns": event.values[2]} if task else {}
+            (self._log.warning if task else self._log.info)("bounds", event.text, task=task, **figures)
+            self._reporter.count(event.kind)
+            return
         level = "info" if event.kind == "adopted" else "warning"
         code = errno.errorcode.get(-event.code) if event.code else None
         if session is None:

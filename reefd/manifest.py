@@ -19,7 +19,7 @@ from reefd.yamlfile import Bytes, Document, FileError, Nanoseconds, Problem
 
 MAX_MODELS = 64  # REEF_MAX_MODELS
 # Keys that are part of the format and that nothing acts upon yet: who gives one is told so.
-RESERVED = ("bounds", "preempt_bound", "enforce", "shm")
+RESERVED = ("preempt_bound", "enforce", "shm")
 
 # A task's name is part of the names of its shared-memory objects, where dots separate the parts.
 TaskName = Annotated[

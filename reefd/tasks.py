@@ -44,6 +44,11 @@ class Loaded:
     signature: int
 
 
+def _bounds_ns(manifest: Manifest) -> tuple[int, int, int, int]:
+    bounds = manifest.bounds
+    return int(bounds.queueing), int(bounds.preemption), int(bounds.execution), int(bounds.end_to_end)
+
+
 class Tasks:
     """By name: those served, and why the others are not. Those replaced or removed stay until their sessions end."""
 
@@ -98,6 +103,8 @@ class Tasks:
                 queue=manifest.queue,
                 crc=manifest.crc,
                 signature=loaded.signature,
+                bounds_ns=_bounds_ns(manifest),
+                budget=manifest.bounds.budget,
             )
         )
         region = self._engine.region(number)

@@ -144,7 +144,7 @@ Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
 
 // At least one kernel; plain kernels are not taken back, so all of them.
 uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const {
-    const uint64_t limit_ns = units == units_ ? limits_.window_ns : limits_.padding_window_ns;
+    const uint64_t limit_ns = (units == units_ ? limits_.window_ns : limits_.padding_window_ns) / window_part_;
     const bool bounded = policy_.checks() != Checks::none;
     uint32_t last = request.launched;
     estimate_ns = 0;

@@ -43,6 +43,9 @@ public:
     // Reads retirements and completes what is done. True when something retired.
     bool progress(uint64_t now_ns);
 
+    // A quarter of the usual time.
+    void set_small_windows(bool small) { window_part_ = small ? 4 : 1; }
+
     bool empty() const { return shares_.empty(); }
     bool in_flight() const { return flights_ != 0; }
     uint32_t stale() const { return stale_; }  // windows in flight that were invalidated
@@ -103,6 +106,7 @@ private:
     const SchedulerLimits limits_;
     const uint32_t units_;
     const uint32_t depth_;
+    uint32_t window_part_ = 1;
 
     Shares shares_;
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;

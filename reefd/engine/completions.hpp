@@ -12,6 +12,8 @@ class Completions {
 public:
     virtual void launching(Request& request, uint64_t now_ns) = 0;
     virtual void completed(Request& request, int32_t status, uint64_t now_ns) = 0;
+    // Best-effort work left the device for a request of the task, which took `ns`.
+    virtual void vacated(Task& task, uint64_t ns, uint64_t now_ns) = 0;
 
 protected:
     ~Completions() = default;

@@ -2,6 +2,10 @@
 // The words for events: made where they are read, never on the engine thread.
 #include "events.hpp"
 
+#include <cstdio>
+
+#include "ladder.hpp"
+
 namespace reef {
 namespace {
 
@@ -42,6 +46,22 @@ std::string describe_violation(const std::array<uint64_t, 4>& v) {
     return "unknown violation " + text(v[0]);
 }
 
+std::string milliseconds(uint64_t ns) {
+    std::array<char, 32> room;
+    std::snprintf(room.data(), room.size(), "%.3f ms", static_cast<double>(ns) / 1e6);
+    return room.data();
+}
+
+std::string describe_bounds(const std::array<uint64_t, 4>& v) {
+    const auto to = static_cast<Step>(v[0] >> 8 & 0xff);
+    const std::string step = "step " + text(v[0] >> 8 & 0xff) + ", " + step_name(to);
+    if ((v[0] & 0xff) > (v[0] >> 8 & 0xff)) {
+        return "kept for " + milliseconds(v[1]) + ": back to " + step;
+    }
+    return std::string(kLatencyNames[v[0] >> 16 & 3]) + " took " + milliseconds(v[1]) + ", promised are " +
+           milliseconds(v[2]) + " (broken " + text(v[3]) + " times): " + step;
+}
+
 }  // namespace
 
 const char* event_name(EventKind kind) {
@@ -56,6 +76,8 @@ const char* event_name(EventKind kind) {
         return "rejected";
     case EventKind::flooding:
         return "flooding";
+    case EventKind::bounds:
+        return "bounds";
     case EventKind::device_stuck:
         return "device_stuck";
     }
@@ -77,6 +99,8 @@ std::string describe(const EventRecord& event) {
                " times by its fault, in " + text(v[2]) + " runs";
     case EventKind::flooding:
         return "rang " + text(v[0]) + " times without a request; polled by timer";
+    case EventKind::bounds:
+        return describe_bounds(v);
     case EventKind::device_stuck:
         if (v[0] == UINT64_MAX) {
             return "the driver reports a fault: nothing of this process can run on the device any more";

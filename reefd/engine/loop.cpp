@@ -48,10 +48,10 @@ bool fifo_is_throttled() {
 }  // namespace
 
 Loop::Loop(Device& device, const Policy& policy, const LoopOptions& options)
-    : device_(device), options_(options), scheduler_(device, policy, *this, options.limits),
-      context_{device, scheduler_, events_}, robust_(options.max_sessions),
-      command_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      sessions_(options.max_sessions), throttled_(fifo_is_throttled()),
+    : device_(device), options_(options), ladder_(events_, options.ladder),
+      scheduler_(device, policy, *this, options.limits), context_{device, scheduler_, events_},
+      robust_(options.max_sessions), command_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)), sessions_(options.max_sessions), throttled_(fifo_is_throttled()),
       stuck_(device.info().queues, options.stuck_ns, 2 * kLongestSleepNs) {
     // Everything in this epoll is edge-triggered and never read.
     epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = kCommandTag}};
@@ -157,6 +157,7 @@ bool Loop::turn() {
     if (!leaving_.empty()) {
         release_leaving();
     }
+    follow_ladder(now_ns);
     if (now_ns >= next_look_ns_) {
         next_look_ns_ = now_ns + kLongestSleepNs;
         look_for_stuck_device(now_ns);
@@ -225,7 +226,7 @@ bool Loop::spinning() const {
 }
 
 uint64_t Loop::next_timer_ns() const {
-    uint64_t next = scheduler_.next_timer_ns();
+    uint64_t next = std::min(scheduler_.next_timer_ns(), ladder_.next_ns());
     if (!timed_.empty()) {
         next = std::min(next, next_timed_ns_);
     }
@@ -360,6 +361,19 @@ void Loop::shut_down_sessions(uint64_t now_ns) {
             consume(context_, *session, session->entries, now_ns);
             freeze(context_, *session, -ESHUTDOWN, now_ns);
         }
+    }
+}
+
+// Between two turns of the scheduler, never from inside it: observations come while it completes requests.
+void Loop::follow_ladder(uint64_t now_ns) {
+    ladder_.tick(now_ns);
+    const auto step = static_cast<uint64_t>(ladder_.step());
+    if (step != counters_.ladder) {
+        sync::store_relaxed(counters_.ladder, step);
+        sync::store_relaxed(counters_.ladder_down, ladder_.down());
+        sync::store_relaxed(counters_.ladder_up, ladder_.up());
+        scheduler_.set_step(ladder_.step());
+        scheduler_.dispatch(now_ns);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "device.hpp"
 #include "events.hpp"
 #include "intrusive.hpp"
+#include "ladder.hpp"
 #include "policy.hpp"
 #include "ring.hpp"
 #include "robust.hpp"
@@ -25,6 +26,7 @@ struct LoopOptions {
     uint32_t max_sessions = 2000;
     bool own_thread = true;              // false: a test's thread takes the turns (simulated time)
     uint64_t stuck_ns = 10'000'000'000;  // a kernel that finishes no block for so long is stuck
+    LadderLimits ladder{};
     SchedulerLimits limits{};
 };
 
@@ -39,6 +41,9 @@ struct LoopCounters {
     uint64_t turns = 0;  // also the watchdog's sign of life
     uint64_t sleeps = 0;
     uint64_t doorbells = 0;
+    uint64_t ladder = 0;       // enum Step
+    uint64_t ladder_down = 0;  // steps so far
+    uint64_t ladder_up = 0;
     uint64_t allocations = 0;  // on this thread since it started; only where a counting allocator is preloaded
 };
 
@@ -74,6 +79,7 @@ private:
 
     void launching(Request& request, uint64_t now_ns) override { mark_running(request, now_ns); }
     void completed(Request& request, int32_t status, uint64_t now_ns) override;
+    void vacated(Task& task, uint64_t ns, uint64_t now_ns) override;
 
     bool take_commands(uint64_t now_ns);
     void attach(Session& session, uint64_t now_ns);
@@ -100,6 +106,7 @@ private:
     void rang(Session& session, uint64_t now_ns);
     void look_for_faults(uint64_t now_ns);
     void look_for_stuck_device(uint64_t now_ns);
+    void follow_ladder(uint64_t now_ns);
     void accuse();
 
     bool spinning() const;
@@ -112,6 +119,7 @@ private:
     Device& device_;
     const LoopOptions options_;
     EventRing events_;
+    Ladder ladder_;
     Scheduler scheduler_;
     RingContext context_;
     RobustWords robust_;

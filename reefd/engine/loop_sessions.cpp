@@ -57,9 +57,21 @@ bool Loop::take_commands(uint64_t now_ns) {
 
 void Loop::completed(Request& request, int32_t status, uint64_t now_ns) {
     complete(request, status, now_ns);
+    if (request.task->spec.real_time && (status == 0 || status == -ETIME)) {
+        if (request.start_ns != 0) {
+            ladder_.observe(*request.task, Latency::queueing, request.start_ns - request.accept_ns, now_ns);
+            ladder_.observe(*request.task, Latency::execution, now_ns - request.start_ns, now_ns);
+        }
+        ladder_.observe(*request.task, Latency::end_to_end, now_ns - request.accept_ns, now_ns);
+    }
     if (stopping_) {
         (status == -ESHUTDOWN ? stop_counts_.failed : stop_counts_.finished)++;
     }
+}
+
+void Loop::vacated(Task& task, uint64_t ns, uint64_t now_ns) {
+    task.counters.preemption.record(ns);
+    ladder_.observe(task, Latency::preemption, ns, now_ns);
 }
 
 // ---------------------------------------------------------------- coming and going

@@ -36,7 +36,8 @@ T choose(const std::string& value, std::initializer_list<std::pair<const char*, 
 void make_task_spec(TaskSpec* self, std::string name, const std::string& task_class, nb::sequence models,
                     uint32_t slots, uint64_t deadline_ns, int32_t priority, uint32_t weight, const std::string& queue,
                     bool crc, uint64_t signature, uint32_t contexts, bool preemptible,
-                    std::vector<ModelProfile> profiles) {
+                    std::vector<ModelProfile> profiles, const std::array<uint64_t, kLatencies>& bounds_ns,
+                    double budget) {
     TaskSpec spec;
     spec.name = std::move(name);
     spec.real_time = choose<bool>(task_class, {{"rt", true}, {"be", false}}, "class");
@@ -56,6 +57,7 @@ void make_task_spec(TaskSpec* self, std::string name, const std::string& task_cl
     spec.contexts = contexts;
     spec.preemptible = preemptible;
     spec.profiles = std::move(profiles);
+    spec.bounds = {bounds_ns, static_cast<uint32_t>(budget * 1e6)};
     new (self) TaskSpec(std::move(spec));
 }
 
@@ -110,6 +112,11 @@ nb::dict task_dict(const TaskSnapshot& task) {
     dict["abandoned_windows"] = counters.abandoned_windows;
     dict["shielded"] = counters.shielded;
     dict["behind_shielded"] = counters.behind_shielded;
+    nb::dict broken;
+    for (uint32_t i = 0; i < kLatencies; ++i) {
+        broken[kLatencyNames[i]] = counters.broken[i];
+    }
+    dict["broken"] = broken;
     dict["queueing"] = histogram_dict(counters.queueing);
     dict["preemption"] = histogram_dict(counters.preemption);
     dict["execution"] = histogram_dict(counters.execution);
@@ -150,6 +157,10 @@ nb::dict snapshot_dict(Engine& engine) {
     dict["turns"] = snapshot.loop.turns;
     dict["sleeps"] = snapshot.loop.sleeps;
     dict["doorbells"] = snapshot.loop.doorbells;
+    dict["ladder"] = snapshot.loop.ladder;
+    dict["ladder_name"] = step_name(static_cast<Step>(snapshot.loop.ladder));
+    dict["ladder_down"] = snapshot.loop.ladder_down;
+    dict["ladder_up"] = snapshot.loop.ladder_up;
     dict["allocations"] = snapshot.loop.allocations;
     dict["events_dropped"] = snapshot.events_dropped;
     dict["tasks"] = tasks;
@@ -254,7 +265,8 @@ void bind_values(nb::module_& module) {
         .def("__init__", make_task_spec, nb::kw_only(), nb::arg("name"), nb::arg("task_class"), nb::arg("models"),
              nb::arg("slots"), nb::arg("deadline_ns") = 0, nb::arg("priority") = 0, nb::arg("weight") = 100,
              nb::arg("queue") = "fail", nb::arg("crc") = false, nb::arg("signature") = 0, nb::arg("contexts") = 0,
-             nb::arg("preemptible") = false, nb::arg("profiles") = std::vector<ModelProfile>{});
+             nb::arg("preemptible") = false, nb::arg("profiles") = std::vector<ModelProfile>{},
+             nb::arg("bounds_ns") = std::array<uint64_t, kLatencies>{}, nb::arg("budget") = 0.0);
 }
 
 }  // namespace

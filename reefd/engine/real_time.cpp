@@ -86,7 +86,7 @@ Request* RealTime::launch(uint64_t now_ns) {
 // As many windows as the device takes; progress() launches the others.
 void RealTime::launch_windows() {
     Request& request = *running_;
-    const std::span<const Segment> padding = policy_.pads() ? std::span(request.model->padding) : std::span<Segment>();
+    const std::span<const Segment> padding = padding_ ? std::span(request.model->padding) : std::span<Segment>();
     const uint32_t kernels = request.model->kernels;
     while (request.launched < kernels && count_ < std::min(kFlights, device_.info().queue_depth)) {
         const Segment segment = segment_at(padding, request.launched, kernels);
@@ -170,7 +170,7 @@ uint32_t RealTime::split() const {
         }
     }
     const Request* next = next_to_run();
-    return next ? segment_at(next->model->padding, next->launched, next->model->kernels).split : 0;
+    return next && padding_ ? segment_at(next->model->padding, next->launched, next->model->kernels).split : 0;
 }
 
 uint64_t RealTime::next_deadline_ns() const { return waiting_.empty() ? UINT64_MAX : deadline_of(*waiting_.top()); }

@@ -21,7 +21,7 @@ namespace reef {
 class RealTime {
 public:
     RealTime(Device& device, const Policy& policy, Completions& completions)
-        : device_(device), policy_(policy), completions_(completions) {}
+        : device_(device), policy_(policy), completions_(completions), padding_(policy.pads()) {}
     void begin();
 
     void submit(Request& request) { waiting_.push(request); }
@@ -39,6 +39,8 @@ public:
     bool empty() const { return running_ == nullptr && waiting_.empty(); }
     bool running() const { return running_ != nullptr; }
     bool in_flight() const { return count_ != 0; }
+    // Whether models leave the compute units of their padding plans aside, from the next launch on.
+    void set_padding(bool padding) { padding_ = padding && policy_.pads(); }
     // Compute units that the model which runs, or is next, leaves to best-effort work now.
     uint32_t split() const;
     uint64_t next_deadline_ns() const;
@@ -76,6 +78,7 @@ private:
     Device& device_;
     const Policy& policy_;
     Completions& completions_;
+    bool padding_;
 
     Heap<Request, &Request::order_node, Order> waiting_;  // new ones, and those that gave way
     Request* running_ = nullptr;

@@ -7,8 +7,8 @@
 namespace reef {
 
 Scheduler::Scheduler(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
-    : device_(device), policy_(policy), limits_(limits), real_time_(device, policy, completions),
-      best_effort_(device, policy, completions, limits) {}
+    : device_(device), policy_(policy), completions_(completions), limits_(limits),
+      real_time_(device, policy, completions), best_effort_(device, policy, completions, limits) {}
 
 void Scheduler::begin() {
     real_time_.begin();
@@ -63,7 +63,7 @@ bool Scheduler::progress(uint64_t now_ns) {
     const bool real_time = real_time_.progress(now_ns);
     const bool best_effort = best_effort_.progress(now_ns);
     if (vacating_for_ && best_effort_.stale() == 0) {
-        vacating_for_->counters.preemption.record(now_ns - vacating_since_ns_);
+        completions_.vacated(*vacating_for_, now_ns - vacating_since_ns_, now_ns);
         vacating_for_ = nullptr;
     }
     return real_time || best_effort;
@@ -77,22 +77,37 @@ void Scheduler::dispatch(uint64_t now_ns) {
     best_effort_.expire(now_ns);
     launch_real_time(now_ns);
     if (!best_effort_.empty()) {
-        best_effort_.launch(policy_.best_effort(*this), now_ns);
+        best_effort_.launch(grant(), now_ns);
     }
+}
+
+void Scheduler::set_step(Step step) {
+    step_ = step;
+    real_time_.set_padding(step < Step::no_padding);
+    best_effort_.set_small_windows(step >= Step::small_windows);
+    if (policy_.checks() != Checks::none) {
+        best_effort_.confine(grant().units);
+    }
+}
+
+Grant Scheduler::grant() const {
+    const Grant granted = policy_.best_effort(*this);
+    const bool beside = granted.units < device_.info().compute_units;
+    return step_ == Step::suspended || (step_ == Step::no_padding && beside) ? kNothing : granted;
 }
 
 // What best-effort work has to leave is invalidated first: its blocks leave while the real-time model is launched.
 void Scheduler::launch_real_time(uint64_t now_ns) {
     const bool vacated = !best_effort_.in_flight();
     if (!vacated && policy_.checks() != Checks::none) {
-        best_effort_.confine(policy_.best_effort(*this).units);
+        best_effort_.confine(grant().units);
     }
     if (!policy_.real_time_may_launch(*this)) {
         return;
     }
     const Request* request = real_time_.launch(now_ns);
     if (request && !vacated && policy_.checks() != Checks::none) {
-        best_effort_.confine(policy_.best_effort(*this).units);  // it may have taken another's place on the device
+        best_effort_.confine(grant().units);  // it may have taken another's place on the device
     }
     if (request && !vacated && best_effort_.stale() != 0) {
         vacating_for_ = request->task;

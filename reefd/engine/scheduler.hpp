@@ -35,6 +35,8 @@ public:
     bool progress(uint64_t now_ns);
     // Expires, preempts and launches.
     void dispatch(uint64_t now_ns);
+    // What best-effort work loses for latencies that are broken (ladder.hpp).
+    void set_step(Step step);
     // Invalidates everything that was launched on the best-effort queues.
     void preempt() { best_effort_.confine(0); }
 
@@ -55,10 +57,13 @@ public:
 
 private:
     void launch_real_time(uint64_t now_ns);
+    Grant grant() const;
 
     Device& device_;
     const Policy& policy_;
+    Completions& completions_;
     const SchedulerLimits limits_;
+    Step step_ = Step::normal;
     RealTime real_time_;
     BestEffort best_effort_;
 

@@ -72,6 +72,7 @@ void take_profile(Task& task, size_t index, const DeviceInfo& device) {
 
 Task::Task(uint32_t id_, TaskSpec spec_, Device& device) : id(id_), spec(std::move(spec_)) {
     check(spec);
+    tokens = spec.bounds.budget_ppm != 0 ? kBoundToken : 0;
     models.resize(spec.models.size());
     size_t tensors = 0;
     for (size_t i = 0; i < models.size(); ++i) {

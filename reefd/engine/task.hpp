@@ -14,6 +14,7 @@
 #include "histogram.hpp"
 #include "intrusive.hpp"
 #include "kernel_times.hpp"
+#include "ladder.hpp"
 #include "padding.hpp"
 #include "request.hpp"
 
@@ -33,6 +34,7 @@ struct TaskSpec {
     uint32_t contexts = 0;
     bool preemptible = false;            // real time: gives way to more urgent real-time requests
     std::vector<ModelProfile> profiles;  // of each model; empty: of none
+    Bounds bounds;                       // promised and watched
 };
 
 // One model of a task. Its execution contexts are made beforehand; requests that find none wait.
@@ -64,10 +66,11 @@ struct TaskCounters {
     uint64_t abandoned_windows = 0;
     uint64_t shielded = 0;         // best effort: windows whose blocks, once begun, ran to their end
     uint64_t behind_shielded = 0;  // real time: requests that were launched while such a window left the device
-    Histogram queueing;            // accepted -> first launched
-    Histogram preemption;          // real time: arrived -> every best-effort window in flight retired
-    Histogram execution;           // first launched -> completed
-    Histogram end_to_end;          // accepted -> completed
+    std::array<uint64_t, kLatencies> broken{};  // how often each bound was, by Latency
+    Histogram queueing;                         // accepted -> first launched
+    Histogram preemption;                       // real time: arrived -> every best-effort window in flight retired
+    Histogram execution;                        // first launched -> completed
+    Histogram end_to_end;                       // accepted -> completed
 };
 
 struct Task {
@@ -78,6 +81,7 @@ struct Task {
     std::vector<TaskModel> models;
     TaskCounters counters;
     uint32_t sessions = 0;  // attached; the control plane's count
+    int64_t tokens = 0;     // Ladder's
 
     // Best effort: weighted shares. The task with the least virtual time runs next.
     uint64_t virtual_time = 0;

@@ -46,7 +46,14 @@ class Session:
         self.references: list[bytes] = []
         self.last_ns = 0
         self.outages_ns: list[tuple[int, int]] = []  # (last completion before, first one after)
-        self.account: dict[str, object] = {"submitted": 0, "completed": 0, "wrong": 0, "twice": 0, "failed": 0, "replayed": 0}
+        self.account: dict[str, object] = {
+            "submitted": 0,
+            "completed": 0,
+            "wrong": 0,
+            "twice": 0,
+            "failed": 0,
+            "replayed": 0,
+        }
 
     def check(self, code: int) -> None:
         if code < 0:
