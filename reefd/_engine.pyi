@@ -50,6 +50,13 @@ class ModelSpec:
         best-effort work may use so many of the device's compute units while the model runs as a real-time one. After
         the last add_kernel, which the last segment ends with."""
 
+def operator_arguments(
+    op: str, attributes: dict[str, Any], count: int
+) -> list[tuple[str, Literal["read", "write", "read_write"], bool]] | None:
+    """What the operators' table (kernels/cpu/operators.inc) says of the `count` arguments of an instance: name, access,
+    and whether element i is read only by the block that writes element i of the result, before it does. None: no such
+    operator. ModelError: it has no such number of arguments."""
+
 def instruction_sets() -> list[str]:
     """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses
     one."""
@@ -170,7 +177,8 @@ class Model:
     kernels: list[str]
     blocks: list[int]
     weight_bytes: int
-    arena_bytes: int
+    arena_bytes: int  # of an execution context
+    snapshot_bytes: int  # of an execution context: what instances that are not restorable save before they begin
 
 class Region:
     """Sizes of a session's two regions for a task."""

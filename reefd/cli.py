@@ -15,6 +15,7 @@ from reefd import __version__
 # Verb -> (where its function is, what it does).
 VERBS = {
     "check": ("reefd.cli_check:check", "Check manifests and the resources they name."),
+    "verify": ("reefd.cli_verify:verify", "Prove that a resource can be preempted anywhere and resumed exactly."),
     "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
     "reload": ("reefd.cli_reload:reload", "Have the daemon read its manifests again."),
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),

@@ -3,7 +3,8 @@
 //
 // A kernel instance is one kernel with its shapes fixed. It is cut into blocks, the unit of work of one worker and the
 // unit of restoration: a block reads only what no block of the instance writes, writes only what no other block writes,
-// uses no atomics and waits for nobody. How an instance is cut never depends on the number of workers, and a block's
+// uses no atomics and waits for nobody. (Where a resource makes an argument that operators.inc marks with `=` lie where the
+// result lies, a block also reads what it will overwrite itself; the device then saves it before the instance begins.) How an instance is cut never depends on the number of workers, and a block's
 // arithmetic never on the order of blocks, so outputs have the same bits however they were scheduled. Workers flush
 // subnormal numbers to zero: they would break every bound on processors that are slow with them.
 //
@@ -106,7 +107,7 @@ struct BlockArgs {
 };
 
 // Limits of one instance; the device refuses others.
-inline constexpr uint32_t kMaxBlocks = 1u << 23;
+inline constexpr uint32_t kMaxBlocks = (1u << 23) - 1;
 inline constexpr size_t kMaxScratch = size_t{64} << 20;
 
 // One kernel instance, immutable once made. params points at the operator's own plain struct (Spec::allocate).
@@ -122,7 +123,8 @@ struct Kernel {
 // as long as the model (64-byte aligned), and a way to say what is wrong. Nothing here is inline, for the reason above.
 // An attribute of another type than asked for, and one that create never asks for, fail the load: a resource means
 // something by each of its attributes. Before create runs, the device has checked that every dimension is at least 1,
-// that `bytes` is the product of shape and element size, and that what is written overlaps nothing else of the instance.
+// that `bytes` is the product of shape and element size, and that what is written overlaps nothing else of the instance,
+// or one of those marked arguments exactly.
 class Spec {
 public:
     uint32_t tensors() const;

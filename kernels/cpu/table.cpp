@@ -8,14 +8,14 @@
 namespace reef::cpu {
 
 namespace REEF_ISA {
-#define OPERATOR(name) extern const Operator name;
+#define OPERATOR(name, arguments) extern const Operator name;
 #include "operators.inc"
 #undef OPERATOR
 }  // namespace REEF_ISA
 
 namespace {
 // Addresses, not copies: the table is complete when the module is mapped, and no code runs to fill it.
-#define OPERATOR(name) &REEF_ISA::name,
+#define OPERATOR(name, arguments) &REEF_ISA::name,
 const Operator* const table[] = {
 #include "operators.inc"
     nullptr};

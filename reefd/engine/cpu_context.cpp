@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu_context.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 
 namespace reef {
@@ -19,9 +21,11 @@ std::vector<uint32_t> first_words(const CpuModel& model) {
 CpuContext::CpuContext(std::shared_ptr<const CpuModel> model)
     : model_(std::move(model)), first_word_(first_words(*model_)), arena_(model_->facts().arena_bytes),
       record_(first_word_.back() * sizeof(uint64_t) + model_->arguments.size() * sizeof(void*) +
-              model_->instances.size() * sizeof(uint32_t)) {
+              model_->instances.size() * sizeof(uint32_t)),
+      snapshot_(model_->facts().snapshot_bytes) {
     const size_t words = first_word_.back(), arguments = model_->arguments.size(), kernels = model_->instances.size();
     arena_.fill(model_->facts().arena_bytes);
+    snapshot_.fill(model_->facts().snapshot_bytes);
     record_.fill(words * sizeof(uint64_t) + arguments * sizeof(void*) + kernels * sizeof(uint32_t));
     std::byte* at = record_.data();
     bits_ = {new (at) std::atomic<uint64_t>[words] {}, words};
@@ -56,23 +60,67 @@ void CpuContext::clear() {
         count.store(0, std::memory_order_relaxed);
     kernels_done_.store(0, std::memory_order_relaxed);
     tried_kernel_ = UINT32_MAX;
+    torn_.store(kNoKernel, std::memory_order_relaxed);
 }
 
-bool CpuContext::shield(uint32_t kernel, uint32_t limit) {
+bool CpuContext::begin_again(uint32_t kernel, uint32_t limit) {
+    copied_.store(0, std::memory_order_relaxed);  // a copy that was interrupted counts for nothing
+    // A unit that is preempted loses all it did: it gets no further but by finishing.
+    const bool unit = model_->instances[kernel].unit != nullptr;
     uint32_t count = counts_[kernel].load(std::memory_order_relaxed);
+    // Windows before this one let no block be abandoned: those that finished stand, and nothing was saved.
+    if (unit && count != 0 && torn_.load(std::memory_order_relaxed) != kernel)
+        return true;
     uint32_t abandoned = abandoned_.load(std::memory_order_relaxed);
     if (tried_kernel_ != kernel) {
         fruitless_ = 0;
     } else if (fruitless_ < limit) {
-        if (count != tried_count_)
+        if (!unit && count != tried_count_)
             fruitless_ = 0;
-        else if (abandoned != tried_abandoned_)
+        else if (unit || abandoned != tried_abandoned_)
             fruitless_++;
     }
     tried_kernel_ = kernel;
     tried_count_ = count;
     tried_abandoned_ = abandoned;
     return fruitless_ >= limit;
+}
+
+Claim CpuContext::first_claim(uint32_t kernel, bool runs_to_end) const {
+    const CpuKernel& instance = model_->instances[kernel];
+    if (instance.unit && (!runs_to_end || torn_.load(std::memory_order_relaxed) == kernel))
+        return {kernel, true, instance.unit->pieces, 0};
+    return {kernel, false, instance.kernel.blocks, 0};
+}
+
+void CpuContext::copy(uint32_t kernel, uint32_t piece) {
+    const bool back = torn_.load(std::memory_order_relaxed) == kernel;
+    uint64_t at = piece * kSnapshotPiece, left = kSnapshotPiece, before = 0;
+    for (const ByteRange& range : model_->instances[kernel].unit->ranges) {
+        if (left != 0 && at < before + range.bytes) {
+            const uint64_t within = at - before, bytes = std::min(left, range.bytes - within);
+            std::byte* area = range.kind == StorageKind::arena ? arena_.data() : binding_.outputs;
+            std::byte *held = area + range.offset + within, *saved = snapshot_.data() + at;
+            std::memcpy(back ? held : saved, back ? saved : held, bytes);
+            at += bytes;
+            left -= bytes;
+        }
+        before += range.bytes;
+    }
+}
+
+bool CpuContext::piece_done(uint32_t kernel, bool runs_to_end) {
+    // SYNC BLOCKS, both halves: the blocks of the unit begin after every piece.
+    if (copied_.fetch_add(1, std::memory_order_acq_rel) + 1 != model_->instances[kernel].unit->pieces)
+        return false;
+    copied_.store(0, std::memory_order_relaxed);
+    if (torn_.load(std::memory_order_relaxed) == kernel) {
+        for (uint32_t word = first_word_[kernel]; word < first_word_[kernel + 1]; word++)
+            bits_[word].store(0, std::memory_order_relaxed);
+        counts_[kernel].store(0, std::memory_order_relaxed);
+    }
+    torn_.store(runs_to_end ? kNoKernel : kernel, std::memory_order_relaxed);
+    return true;
 }
 
 }  // namespace reef

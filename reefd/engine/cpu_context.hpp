@@ -10,6 +10,7 @@
 #include "clock.hpp"
 #include "cpu_memory.hpp"
 #include "cpu_model.hpp"
+#include "cpu_queue.hpp"
 #include "device.hpp"
 
 namespace reef {
@@ -23,9 +24,9 @@ public:
     // ---- engine thread
     void bind(const Binding& binding);
     void clear();
-    // Called for each launch that begins at `kernel`. True: its blocks were abandoned `limit` times and got no further,
-    // so from now on a block of it that has begun runs to its end.
-    bool shield(uint32_t kernel, uint32_t limit);
+    // Called for each launch that begins at `kernel`, the first unfinished one. True: its blocks were abandoned `limit` times
+    // and got no further, so from now on a block of it that has begun runs to its end.
+    bool begin_again(uint32_t kernel, uint32_t limit);
     // Profiling: where to note when each kernel was done, one word each; null: nowhere.
     void note_ends(uint64_t* ends) { ends_ = ends; }
     // Anyone; acquire, so that a reader may rely on what those kernels wrote.
@@ -59,6 +60,14 @@ public:
     }
     void block_abandoned() { abandoned_.fetch_add(1, std::memory_order_relaxed); }
 
+    // ---- units: whoever is about to let the blocks of a kernel begin, engine thread or worker, asks what comes first.
+    // `runs_to_end`: no block of it will be abandoned, so it needs no snapshot.
+    Claim first_claim(uint32_t kernel, bool runs_to_end) const;
+    // Copies one piece of the kernel's snapshot: into it, or back where blocks of the kernel may have begun.
+    void copy(uint32_t kernel, uint32_t piece);
+    // After each piece. True for whoever copied the last one: the blocks may begin now.
+    bool piece_done(uint32_t kernel, bool runs_to_end);
+
 private:
     struct Patch {
         uint32_t argument;
@@ -74,7 +83,8 @@ private:
     std::vector<Patch> patches_;        // the arguments that lie in the slot
     std::vector<uint32_t> first_word_;  // of each kernel's bits
     LockedMemory arena_;
-    LockedMemory record_;  // bits, counts, arguments
+    LockedMemory record_;    // bits, counts, arguments
+    LockedMemory snapshot_;  // of one unit at a time
     std::span<std::atomic<uint64_t>> bits_;
     std::span<std::atomic<uint32_t>> counts_;  // finished blocks of each kernel
     void** arguments_ = nullptr;
@@ -82,6 +92,10 @@ private:
     Binding binding_{};
     std::atomic<uint32_t> kernels_done_ = 0;
     std::atomic<uint32_t> abandoned_ = 0;
+    // The unit whose blocks may have begun and been abandoned since its snapshot was taken. Atomic only because the engine
+    // thread may look while a window works on an earlier one; ordered by SYNC LAUNCH, SYNC ADVANCE and SYNC RETIRE.
+    std::atomic<uint32_t> torn_ = kNoKernel;
+    std::atomic<uint32_t> copied_ = 0;  // pieces
 
     // Engine thread: how often the instance below was begun again without any block of it done in between.
     uint32_t tried_kernel_ = UINT32_MAX;

@@ -110,11 +110,11 @@ void CpuDevice::launch(QueueId id, const Window& window) {
         return;
     }
     // Windows of one context may follow each other: only one that begins at the first unfinished kernel is a new try.
-    if (window.preemptible && first == context.kernels_done() && context.shield(first, options_.shield_after))
+    if (first == context.kernels_done() && context.begin_again(first, options_.shield_after))
         slot.shielded = first;
-    const uint32_t blocks = context.model().instances[first].kernel.blocks;
-    slot.open(window.mark, Claim::pack(first, blocks));
-    shared_.signals.work(blocks);
+    const Claim claim = context.first_claim(first, slot.runs_to_end(first));
+    slot.open(window.mark, claim.pack());
+    shared_.signals.work(claim.blocks);
     if (id == kRealTimeQueue) {
         const uint64_t now = now_ns();
         for (auto& worker : workers_)

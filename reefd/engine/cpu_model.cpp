@@ -20,7 +20,16 @@ const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec
 }  // namespace
 
 CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : DeviceModel(spec) {
-    spec.check();
+    const std::vector<Unit> units = spec.check();
+    for (const Unit& unit : units) {
+        const uint64_t pieces = (unit.bytes + kSnapshotPiece - 1) / kSnapshotPiece;
+        if (pieces > cpu::kMaxBlocks)
+            throw ModelError(spec.name() + ": kernel '" + spec.kernels()[unit.kernel].name + "' updates " +
+                             std::to_string(unit.bytes) + " bytes in place, too many to save");
+        units_.push_back({unit.ranges, static_cast<uint32_t>(pieces)});
+        facts_.snapshot_bytes = std::max(facts_.snapshot_bytes, unit.bytes);
+    }
+    size_t next_unit = 0;
     uint64_t all_blocks = 0;
     std::set<uint32_t> kept;
     for (const KernelSpec& kernel : spec.kernels()) {
@@ -38,6 +47,8 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
                 facts_.weight_bytes += storage.bytes;
             }
         }
+        if (next_unit < units.size() && units[next_unit].kernel == instances.size())
+            instance.unit = &units_[next_unit++];
         scratch_bytes = std::max(scratch_bytes, instance.kernel.scratch_bytes);
         all_blocks += instance.kernel.blocks;
         if (all_blocks > kMaxModelBlocks)

@@ -5,6 +5,7 @@
 
 #include "cpu_spec.hpp"
 #include "model.hpp"
+#include "restorable.hpp"
 
 namespace reef {
 
@@ -15,10 +16,19 @@ struct CpuArgument {
     const std::byte* constant;  // null for a packed weight
 };
 
+inline constexpr uint64_t kSnapshotPiece = 64 << 10;  // bytes that are copied between two looks at the epoch
+
+// An instance that is not restorable: what is saved before its first block, and put back before it is begun again.
+struct CpuUnit {
+    std::vector<ByteRange> ranges;
+    uint32_t pieces;  // of kSnapshotPiece bytes, all ranges one behind the other
+};
+
 struct CpuKernel {
     cpu::Kernel kernel;
     uint32_t first_argument;  // into arguments
     uint32_t arguments;
+    const CpuUnit* unit;  // null: restorable
 };
 
 class CpuModel final : public DeviceModel {
@@ -32,6 +42,7 @@ public:
 
 private:
     KernelMemory memory_;
+    std::vector<CpuUnit> units_;
     std::vector<std::shared_ptr<const std::byte>> constants_;  // weights that were not packed
 };
 

@@ -12,7 +12,7 @@
 // Orderings. Each label stands at both ends of the pair it names.
 //   SYNC LAUNCH    the window's fields before its open gate; a worker enters before it reads them.
 //   SYNC BLOCKS    a block's outputs before its count; whoever counts the last block sees them all.
-//   SYNC ADVANCE   the previous kernel's outputs before the claim word; a worker claims before it reads them.
+//   SYNC ADVANCE   the previous kernel's outputs, or a snapshot, before the claim word; a worker claims before it uses them.
 //   SYNC RETIRE    a worker's last access before its leaving; the engine, and workers of the next window, read the mark
 //                  first and then reuse what the window used.
 //   SYNC CHAIN     two stale windows: the next one's gate is closed, then the mark read; the mark is stored, then the next
@@ -36,19 +36,21 @@ inline constexpr uint32_t kQueueDepth = 8;
 inline constexpr uint32_t kMaxWorkers = 1024;
 inline constexpr uint32_t kNoKernel = UINT32_MAX;
 
-// A claim word: kernel in bits 48..63, blocks in 24..47, next in 0..23. `next` may exceed `blocks` by one for each of
-// kMaxWorkers workers, which blocks <= kMaxBlocks = 2^23 leaves room for.
+// A claim word: kernel in bits 48..63, copies in 47, blocks in 24..46, next in 0..23. `next` may exceed `blocks` by one for
+// each of kMaxWorkers workers, which blocks <= kMaxBlocks < 2^23 leaves room for.
 struct Claim {
     uint32_t kernel;
+    bool copies;  // the blocks are pieces of the kernel's snapshot (CpuContext::copy), not of the kernel
     uint32_t blocks;
     uint32_t next;
     bool left() const { return next < blocks; }
     static Claim unpack(uint64_t word) {
-        return {static_cast<uint32_t>(word >> 48), static_cast<uint32_t>(word >> 24) & 0xffffff,
+        return {static_cast<uint32_t>(word >> 48), (word >> 47 & 1) != 0, static_cast<uint32_t>(word >> 24) & 0x7fffff,
                 static_cast<uint32_t>(word) & 0xffffff};
     }
-    static uint64_t pack(uint32_t kernel, uint32_t blocks) {
-        return static_cast<uint64_t>(kernel) << 48 | static_cast<uint64_t>(blocks) << 24;
+    // With nothing taken yet.
+    uint64_t pack() const {
+        return static_cast<uint64_t>(kernel) << 48 | uint64_t{copies} << 47 | static_cast<uint64_t>(blocks) << 24;
     }
 };
 
@@ -61,6 +63,8 @@ public:
     uint32_t epoch = 0;
     bool preemptible = false;
     bool finish_blocks = false;  // the same for every instance
+    // Blocks of this kernel that have begun run to their end in this window.
+    bool runs_to_end(uint32_t kernel) const { return !preemptible || finish_blocks || kernel == shielded; }
 
     // ---- engine thread
     void open(uint32_t mark, uint64_t first_claim);
@@ -83,9 +87,7 @@ public:
     // SYNC ADVANCE, second half.
     Claim take() { return Claim::unpack(claim_.fetch_add(1, std::memory_order_acquire)); }
     // SYNC ADVANCE, first half; sequentially consistent for SYNC SLEEP.
-    void advance(uint32_t kernel, uint32_t blocks) {
-        claim_.store(Claim::pack(kernel, blocks), std::memory_order_seq_cst);
-    }
+    void advance(const Claim& next) { claim_.store(next.pack(), std::memory_order_seq_cst); }
 
 private:
     static constexpr uint64_t kClosed = 1ull << 31;

@@ -158,7 +158,7 @@ bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
         if (!claim.left())
             return any;
         any = true;
-        if (window.context->is_done(claim.kernel, claim.next))
+        if (!claim.copies && window.context->is_done(claim.kernel, claim.next))
             continue;
         if (!run_block(queue, window, claim, real_time)) {
             window.close();
@@ -174,7 +174,9 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
     const uint64_t begin = monotonic_ns();
     bool finished = true;
     crash::running = context.crashes();
-    if (!window.preemptible || window.finish_blocks || claim.kernel == window.shielded)
+    if (claim.copies)
+        context.copy(claim.kernel, claim.next);
+    else if (window.runs_to_end(claim.kernel))
         instance.kernel.run(instance.kernel, args);
     else
         finished = instance.kernel.run_preemptible(instance.kernel, args, {queue.epoch_word(), window.epoch});
@@ -188,6 +190,11 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
         context.block_abandoned();
         return false;
     }
+    if (claim.copies) {
+        if (context.piece_done(claim.kernel, window.runs_to_end(claim.kernel)))
+            advance(window, {claim.kernel, false, instance.kernel.blocks, 0});
+        return true;
+    }
     add(blocks_, 1);
     if (context.block_done(claim.kernel, claim.next, window.preemptible))
         finish_kernel(window, claim.kernel);
@@ -200,9 +207,12 @@ void CpuWorker::finish_kernel(CpuWindow& window, uint32_t kernel) {
         window.close();
         return;
     }
-    uint32_t blocks = window.context->model().instances[kernel + 1].kernel.blocks;
-    window.advance(kernel + 1, blocks);
-    shared_.signals.work(blocks - 1);  // this worker takes one
+    advance(window, window.context->first_claim(kernel + 1, window.runs_to_end(kernel + 1)));
+}
+
+void CpuWorker::advance(CpuWindow& window, const Claim& next) {
+    window.advance(next);
+    shared_.signals.work(next.blocks - 1);  // this worker takes one
 }
 
 // While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep.

@@ -60,6 +60,7 @@ private:
     bool run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim, bool real_time);
     bool wait_for_others() const;
     void finish_kernel(CpuWindow& window, uint32_t kernel);
+    void advance(CpuWindow& window, const Claim& next);
 
     CpuShared& shared_;
     const uint32_t index_;

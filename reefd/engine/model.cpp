@@ -214,6 +214,7 @@ DeviceModel::DeviceModel(const ModelSpec& spec) {
     facts_.padding = spec.padding();
     facts_.weight_bytes = 0;
     facts_.arena_bytes = spec.arena_bytes();
+    facts_.snapshot_bytes = 0;
 }
 
 }  // namespace reef

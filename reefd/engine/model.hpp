@@ -68,6 +68,8 @@ struct PaddingSegment {
     uint32_t units;
 };
 
+struct Unit;  // restorable.hpp
+
 class ModelSpec {
 public:
     ModelSpec(std::string name, uint64_t arena_bytes);
@@ -89,10 +91,10 @@ public:
     const GpuProgram* program() const { return program_.get(); }
 
     // The checks that need the whole model (model_check.cpp); a device calls it before it loads.
-    // Restorable: no instance writes what it reads, or writes anything twice.
     // Defined: no instance reads, and no output returns, bytes that no earlier kernel of this request has written; so
-    // nothing of another request can leak.
-    void check() const;
+    // nothing of another request can leak. And no result depends on the order in which a kernel's blocks run.
+    // Returns the instances that are not restorable (restorable.hpp): a device runs them as units, or refuses the model.
+    [[nodiscard]] std::vector<Unit> check() const;
 
     const std::string& name() const { return name_; }
     uint64_t arena_bytes() const { return arena_bytes_; }
@@ -142,7 +144,8 @@ struct ModelFacts {
     std::vector<uint32_t> blocks;         // of each kernel instance
     std::vector<PaddingSegment> padding;  // empty: none
     uint64_t weight_bytes;                // that the loaded model holds
-    uint64_t arena_bytes;
+    uint64_t arena_bytes;     // of an execution context
+    uint64_t snapshot_bytes;  // of an execution context: what units save
 };
 
 // A device's own form of a loaded model derives from this.

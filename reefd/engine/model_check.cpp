@@ -1,70 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The checks of a whole model: every kernel instance is restorable, and nothing is read before it was written.
-#include <algorithm>
-#include <map>
-
+// The checks of a whole model: every kernel instance has a right answer, and nothing is read before it was written.
 #include "model.hpp"
+#include "ranges.hpp"
+#include "restorable.hpp"
 
 namespace reef {
 namespace {
 
 bool writes(Access access) { return access != Access::read; }
 
-// Inputs, outputs and the arena never overlap each other, nor do weights what is written.
-bool overlap(const ModelSpec& spec, const Storage& a, const Storage& b) {
-    uint64_t at_a = spec.offset(a), at_b = spec.offset(b);
-    return a.kind == b.kind && at_a < at_b + b.bytes && at_b < at_a + a.bytes;
-}
-
-void check_restorable(const ModelSpec& spec, const KernelSpec& kernel) {
-    const std::vector<Storage>& storages = spec.storages();
-    const std::string where = spec.name() + ": kernel '" + kernel.name + "' (" + kernel.op + ")";
-    for (size_t i = 0; i < kernel.args.size(); i++) {
-        if (!writes(kernel.access[i]))
-            continue;
-        const Storage& written = storages[kernel.args[i]];
-        if (kernel.access[i] == Access::read_write)
-            throw ModelError(where + " updates '" + written.name +
-                             "' in place; it could not be restarted after a preemption");
-        for (size_t j = 0; j < kernel.args.size(); j++) {
-            if (j == i)
-                continue;
-            const Storage& other = storages[kernel.args[j]];
-            if (overlap(spec, written, other))
-                throw ModelError(where + " writes '" + written.name + "', which overlaps '" + other.name +
-                                 "' that it " + (writes(kernel.access[j]) ? "writes too" : "reads") +
-                                 "; it could not be restarted after a preemption");
-        }
-    }
-}
-
-// A set of disjoint byte ranges that merges neighbours.
-class Ranges {
-public:
-    void add(uint64_t begin, uint64_t end) {
-        auto next = ranges_.upper_bound(begin);
-        if (next != ranges_.begin() && std::prev(next)->second >= begin) {
-            --next;
-            begin = next->first;
-        }
-        while (next != ranges_.end() && next->first <= end) {
-            end = std::max(end, next->second);
-            next = ranges_.erase(next);
-        }
-        ranges_[begin] = end;
-    }
-    bool contains(uint64_t begin, uint64_t end) const {
-        auto next = ranges_.upper_bound(begin);
-        return next != ranges_.begin() && std::prev(next)->second >= end;
-    }
-
-private:
-    std::map<uint64_t, uint64_t> ranges_;
-};
-
 }  // namespace
 
-void ModelSpec::check() const {
+std::vector<Unit> ModelSpec::check() const {
     if (kernels_.empty())
         throw ModelError(name_ + ": has no kernels");
     if (outputs_.empty())
@@ -80,15 +27,15 @@ void ModelSpec::check() const {
         throw ModelError(name_ + ": an input is not listed");
     if (outputs != outputs_.size())
         throw ModelError(name_ + ": an output is not listed");
+    std::vector<Unit> units = find_units(*this);
     Ranges arena, output;
     auto written = [&](const Storage& storage) -> Ranges& {
         return storage.kind == StorageKind::arena ? arena : output;
     };
     for (const KernelSpec& kernel : kernels_) {
-        check_restorable(*this, kernel);
         for (size_t i = 0; i < kernel.args.size(); i++) {
             const Storage& storage = storages_[kernel.args[i]];
-            if (kernel.access[i] != Access::read || storage.kind == StorageKind::input ||
+            if (kernel.access[i] == Access::write || storage.kind == StorageKind::input ||
                 storage.kind == StorageKind::weight)
                 continue;
             if (!written(storage).contains(offset(storage), offset(storage) + storage.bytes))
@@ -106,6 +53,7 @@ void ModelSpec::check() const {
         if (!output.contains(offset(storage), offset(storage) + storage.bytes))
             throw ModelError(name_ + ": no kernel writes output '" + storage.name + "'");
     }
+    return units;
 }
 
 }  // namespace reef

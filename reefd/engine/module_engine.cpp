@@ -229,7 +229,8 @@ void bind_values(nb::module_& module) {
         .def_prop_ro("kernels", [](const DeviceModel& model) { return model.facts().kernels; })
         .def_prop_ro("blocks", [](const DeviceModel& model) { return model.facts().blocks; })
         .def_prop_ro("weight_bytes", [](const DeviceModel& model) { return model.facts().weight_bytes; })
-        .def_prop_ro("arena_bytes", [](const DeviceModel& model) { return model.facts().arena_bytes; });
+        .def_prop_ro("arena_bytes", [](const DeviceModel& model) { return model.facts().arena_bytes; })
+        .def_prop_ro("snapshot_bytes", [](const DeviceModel& model) { return model.facts().snapshot_bytes; });
 
     nb::class_<RegionSizes>(module, "Region")
         .def_ro("c_size", &RegionSizes::c_size)

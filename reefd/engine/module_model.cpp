@@ -12,6 +12,7 @@
 #include "gpu_program.hpp"
 #include "model.hpp"
 #include "module.hpp"
+#include "operator_arguments.hpp"
 
 namespace nb = nanobind;
 
@@ -34,11 +35,12 @@ StorageKind storage_kind(const std::string& name) {
     return choose(name, kinds, "storage kind");
 }
 
-Access access_direction(const std::string& name) {
-    static constexpr std::pair<const char*, Access> directions[] = {
-        {"read", Access::read}, {"write", Access::write}, {"read_write", Access::read_write}};
-    return choose(name, directions, "access");
-}
+constexpr std::pair<const char*, Access> kDirections[] = {
+    {"read", Access::read}, {"write", Access::write}, {"read_write", Access::read_write}};
+
+Access access_direction(const std::string& name) { return choose(name, kDirections, "access"); }
+
+const char* access_name(Access access) { return kDirections[static_cast<size_t>(access)].first; }
 
 Attribute attribute(const std::string& name, nb::handle value) {
     if (nb::isinstance<nb::bool_>(value))
@@ -72,17 +74,32 @@ uint32_t add_storage(ModelSpec& spec, std::string name, const std::string& kind,
     return add(buffer.bytes());
 }
 
+Attributes all_attributes(nb::dict attributes) {
+    Attributes values;
+    for (const auto& [key, value] : attributes) {
+        std::string name = nb::cast<std::string>(key);
+        values.emplace(name, attribute(name, value));
+    }
+    return values;
+}
+
 uint32_t add_kernel(ModelSpec& spec, std::string name, std::string op, std::vector<uint32_t> args,
                     const std::vector<std::string>& access, nb::dict attributes) {
     std::vector<Access> directions;
     for (const std::string& direction : access)
         directions.push_back(access_direction(direction));
-    Attributes values;
-    for (const auto& [key, value] : attributes) {
-        std::string attribute_name = nb::cast<std::string>(key);
-        values.emplace(attribute_name, attribute(attribute_name, value));
-    }
-    return spec.add_kernel(std::move(name), std::move(op), std::move(args), std::move(directions), std::move(values));
+    return spec.add_kernel(std::move(name), std::move(op), std::move(args), std::move(directions),
+                           all_attributes(attributes));
+}
+
+nb::object arguments_of(const std::string& op, nb::dict attributes, size_t count) {
+    const auto arguments = operator_arguments(op, all_attributes(attributes), count);
+    if (!arguments)
+        return nb::none();
+    nb::list list;
+    for (const OperatorArgument& argument : *arguments)
+        list.append(nb::make_tuple(argument.name, access_name(argument.access), argument.in_place));
+    return list;
 }
 
 void set_padding(ModelSpec& spec, const std::vector<std::pair<uint32_t, uint32_t>>& segments) {
@@ -96,6 +113,7 @@ void set_padding(ModelSpec& spec, const std::vector<std::pair<uint32_t, uint32_t
 
 void bind_model(nb::module_& module) {
     nb::exception<ModelError>(module, "ModelError");
+    module.def("operator_arguments", arguments_of, nb::arg("op"), nb::arg("attributes"), nb::arg("count"));
     nb::class_<ModelSpec>(module, "ModelSpec")
         .def(nb::init<std::string, uint64_t>(), nb::arg("name"), nb::arg("arena_bytes"))
         .def("add_storage", add_storage, nb::arg("name"), nb::arg("kind"), nb::arg("dtype"), nb::arg("shape"),

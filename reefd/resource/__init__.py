@@ -7,7 +7,8 @@
     profile.cpu.json         what its kernels cost on this machine (profile.py), once `reefctl profile` was run
     SHA256SUMS               the hashes of all, as `sha256sum -c` reads them
 
-`read` trusts nothing: whatever it returns has been hashed, bounded and proved restorable (check.py). `load.model_spec`
+`read` trusts nothing: whatever it returns has been hashed, bounded (check.py), and each of its kernel instances can be
+stopped and begun again, some of them only by saving first what they update (restorable.py). `load.model_spec`
 turns that into what the engine loads. `write` makes the folder whole or not at all.
 """
 

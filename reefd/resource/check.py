@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold for a schedule before a device may see it.
 
-Bounds and sizes first. Then order: nothing is read before it was written. Then restoration: in no kernel instance do
-the bytes that it writes overlap bytes that it reads or writes through another argument, so any block of it may be run
-again after it was abandoned. An argument whose access is not declared counts as read and written.
+Bounds and sizes first. Then what each kernel instance reads and writes: as its operator does, and in no way that makes
+the result depend on the order of its blocks (restorable.py). Then order: nothing is read before it was written.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from reefd.resource import restorable
+from reefd.resource.ranges import Ranges
+from reefd.resource.restorable import Fault
 from reefd.resource.schema import ALIGNMENT, ITEM_SIZES, MAX_RANK, VERSION, Kernel, ModelFile, Storage
 
 MAX_STORAGES = 200_000
@@ -20,13 +22,7 @@ MAX_LIST = 4_096
 MAX_NAME = 1_024
 MAX_BYTES = 1 << 40
 
-
-class Fault(Exception):
-    """What is wrong, in words that name the storage or the kernel."""
-
-
-# Where a storage's bytes lie: which memory ("arena", or the storage that owns it), first byte, end.
-Span = tuple[str | int, int, int]
+__all__ = ["Fault", "model", "weights"]
 
 
 def model(file: ModelFile) -> None:
@@ -44,11 +40,11 @@ def model(file: ModelFile) -> None:
         raise Fault(f"live_bytes is {file.live_bytes}, arena_bytes {file.arena_bytes}")
     _ends(file, "inputs", file.inputs, "input")
     _ends(file, "outputs", file.outputs, "output")
-    spans = [_span(file, index) for index in range(len(file.storage))]
     for kernel in file.kernels:
         _kernel(file, kernel)
-        _restorable(file, kernel, spans)
-    _order(file, spans)
+    for _ in restorable.instances(file):
+        pass  # each has a right answer; those that are not restorable run as units
+    _order(file)
 
 
 def weights(file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
@@ -144,75 +140,23 @@ def _kernel(file: ModelFile, kernel: Kernel) -> None:
             raise Fault(f"kernel {kernel.name!r}: attribute {key!r} does not fit 64 bits")
 
 
-def _span(file: ModelFile, index: int) -> Span:
-    storage = file.storage[index]
-    if storage.base >= 0:
-        owner, begin = storage.base, storage.offset
-        if storage.kind == "arena":
-            return "arena", file.storage[owner].offset + begin, file.storage[owner].offset + begin + storage.bytes
-        return owner, begin, begin + storage.bytes
-    if storage.kind == "arena":
-        return "arena", storage.offset, storage.offset + storage.bytes
-    return index, 0, storage.bytes
-
-
-def _accesses(kernel: Kernel) -> list[tuple[int, str]]:
-    return [
-        (argument, kernel.access[place] if place < len(kernel.access) else "read_write")
-        for place, argument in enumerate(kernel.args)
-    ]
-
-
-def _overlap(a: Span, b: Span) -> bool:
-    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2]
-
-
-def _restorable(file: ModelFile, kernel: Kernel, spans: list[Span]) -> None:
-    accesses = _accesses(kernel)
-    for place, (argument, access) in enumerate(accesses):
-        if access == "read":
-            continue
-        storage = file.storage[argument]
-        if storage.kind in ("weight", "input"):
-            raise Fault(f"kernel {kernel.name!r} writes {storage.name!r}, which is of kind {storage.kind!r}")
-        if access == "read_write":
-            raise Fault(f"kernel {kernel.name!r} is not restorable: it reads and writes {storage.name!r}")
-        for other_place, (other, _) in enumerate(accesses):
-            if other_place != place and _overlap(spans[argument], spans[other]):
-                raise Fault(
-                    f"kernel {kernel.name!r} is not restorable: what it writes, {storage.name!r}, overlaps "
-                    f"{file.storage[other].name!r}"
-                )
-
-
-def _order(file: ModelFile, spans: list[Span]) -> None:
+def _order(file: ModelFile) -> None:
     """Every byte that is read was written by an earlier instance, and every output is written completely."""
-    written: dict[str | int, list[tuple[int, int]]] = {}
+    places = restorable.spans(file)
+    written = Ranges()
+
+    def covered(who: str, index: int) -> None:
+        span = places[index]
+        if not written.covers(span.memory, span.begin, span.end):
+            raise Fault(f"{who} {file.storage[index].name!r} before anything wrote it")
+
     for kernel in file.kernels:
-        accesses = _accesses(kernel)
+        accesses = list(zip(kernel.args, restorable.accesses(kernel), strict=True))
         for argument, access in accesses:
-            if access == "read" and file.storage[argument].kind in ("arena", "output"):
-                _covered(kernel.name, file.storage[argument].name, spans[argument], written)
+            if access != "write" and file.storage[argument].kind in ("arena", "output"):
+                covered(f"kernel {kernel.name!r} reads", argument)
         for argument, access in accesses:
-            if access == "write":
-                owner, begin, end = spans[argument]
-                written[owner] = _merged(written.get(owner, []), begin, end)
+            if access != "read":
+                written.add(places[argument].memory, places[argument].begin, places[argument].end)
     for index in file.outputs:
-        _covered("", file.storage[index].name, spans[index], written)
-
-
-def _merged(ranges: list[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
-    apart = []
-    for first, last in ranges:
-        if last < begin or first > end:
-            apart.append((first, last))
-        else:
-            begin, end = min(begin, first), max(end, last)
-    return [*apart, (begin, end)]
-
-
-def _covered(kernel: str, storage: str, span: Span, written: dict[str | int, list[tuple[int, int]]]) -> None:
-    owner, begin, end = span
-    if begin < end and not any(first <= begin and end <= last for first, last in written.get(owner, [])):
-        reader = f"kernel {kernel!r} reads {storage!r}" if kernel else f"the model returns {storage!r}"
-        raise Fault(f"{reader} before anything wrote it")
+        covered("the model returns", index)

@@ -4,7 +4,7 @@
 from reefd._engine import ModelSpec
 from reefd.resource.profile import Padding
 from reefd.resource.read import Resource
-from reefd.resource.schema import Access
+from reefd.resource.restorable import accesses
 
 
 def model_spec(resource: Resource, padding: Padding | None = None) -> ModelSpec:
@@ -18,9 +18,7 @@ def model_spec(resource: Resource, padding: Padding | None = None) -> ModelSpec:
             resource.weights[storage.name].data if owned else None, storage.base,
         )  # fmt: skip
     for kernel in model.kernels:
-        undeclared: Access = "read_write"
-        access = [*kernel.access, *[undeclared] * (len(kernel.args) - len(kernel.access))]
-        spec.add_kernel(kernel.name, kernel.op, kernel.args, access, kernel.attributes)
+        spec.add_kernel(kernel.name, kernel.op, kernel.args, accesses(kernel), kernel.attributes)
     spec.set_inputs(model.inputs)
     spec.set_outputs(model.outputs)
     if padding is not None:

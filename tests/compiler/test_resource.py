@@ -177,7 +177,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "undeclared access": (lambda m: m["kernels"][0].pop("access"), "which is of kind 'input'"),
     "reads and writes": (
         lambda m: edit(m, "kernels", 0, "access", value=["read", "read", "read_write"]),
-        "not restorable: it reads and writes",
+        "the resource says that it reads and writes",
     ),
     "overwrites its operand": (
         lambda m: edit(m, "kernels", 1, "args", value=[m["kernels"][1]["args"][0]] * 2),

@@ -46,7 +46,7 @@ void clear_records();
 // Every block of instances [0, instances) finished exactly once.
 void check_exactly_once(uint32_t instances, uint32_t blocks);
 
-// `probe`, and the real operators `unary` and `binary`.
+// `probe`, `accumulate`, and the real operators `unary` and `binary`.
 reef::cpu::OperatorTable operators();
 
 struct Chain {

@@ -50,6 +50,17 @@ def kernel_objects() -> list[Path]:
     return found
 
 
+def test_no_atomics_and_no_waiting() -> None:
+    """What the operators' table promises of every kernel: no locked instruction, no exchange with memory, no pause."""
+    wrong = []
+    for path in kernel_objects():
+        if "kernels_portable.dir" in str(path):
+            listing = subprocess.run(["objdump", "-d", "--no-show-raw-insn", path], check=True, capture_output=True)
+            found = re.findall(rb"\block |\bxchg\b.*\(|\bpause\b|\b[lm]fence\b", listing.stdout)
+            wrong += [f"{path.name}: {found[0].decode()}"] if found else []
+    assert not wrong
+
+
 def test_no_shared_symbols() -> None:
     """A weak symbol would be merged over the instruction sets, and the portable table might then run AVX-512 code."""
     wrong = []

@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests/device"
 INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
+ENGINE = ["model.cpp", "model_check.cpp", "operator_arguments.cpp", "restorable.cpp", "runner.cpp"]
 SOURCES = [
     *sorted(HERE.glob("stress*.cpp")),
     *(path for path in sorted((ROOT / "reefd/engine").glob("cpu_*.cpp")) if path.stem not in ("cpu_isa", "cpu_start")),
-    *(ROOT / "reefd/engine" / name for name in ("model.cpp", "model_check.cpp", "runner.cpp")),
+    *(ROOT / "reefd/engine" / name for name in ENGINE),
     *(ROOT / "kernels/cpu" / name for name in ("unary.cpp", "binary.cpp")),
 ]
 FLAGS = {"plain": ["-O2"], "tsan": ["-O1", "-fsanitize=thread"]}
@@ -38,11 +39,14 @@ SCENARIOS = {
     "scheduling_class": (50, 0),
     "purse": (20, 0),
     "no_allocation": (50, 0),
+    "units": (20, 4),
+    "units_untreated": (5, 0),
+    "unit_windows": (30, 8),
     "sleeping": (100, 10),
     "arming": (100, 10),
     "urged": (30, 5),
 }
-NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels"}
+NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels", "units_untreated"}
 
 
 def build(kind: str) -> Path:
