@@ -31,14 +31,12 @@
 // - Plain windows on a best-effort queue carry no checks: once launched they run to their end, whatever the epoch.
 // - Windows of the real-time queue may be preemptible too: one that is to give way is invalidated by that queue's epoch,
 //   resumes like a best-effort window, and counts as real-time work in everything else.
-// - An instance that is abandoned again and again without a block of it finishing is shielded: blocks that have begun run
-//   to their end. A preemption then costs a block's time, and finishes one.
 // - An instance that is not restorable (restorable.hpp) is a unit: it takes effect whole or not at all. Before its first
 //   block a backend saves what the instance both reads and writes, in memory of the execution context that was there
 //   when the context was made (ModelFacts::snapshot_bytes). A unit that was begun and has not finished is put back from there
 //   before any block of it begins again, and forgets its finished blocks. Saving and putting back are themselves begun again
 //   when they were interrupted, and no block of the unit begins before the last byte of either. Where blocks that have
-//   begun run to their end (plain windows, finish_blocks, a shielded unit) finished ones stand and nothing is saved.
+//   begun run to their end (plain windows, finish_blocks) finished ones stand and nothing is saved.
 //   The CPU device abandons blocks of a unit at their check points like any others: the snapshot makes that safe, and
 //   the promised bound holds. A backend that cannot stop a kernel inside (no check points, vendor code) decides once
 //   for the whole grid, in queue order: copy kernel, go or no-go on the epoch, kernel without checks; and restores only

@@ -65,7 +65,9 @@ GpuModel::GpuModel(std::shared_ptr<const Driver> driver, const ModelSpec& spec)
     const GpuProgram* program = spec.program();
     if (!program)
         throw ModelError(spec.name() + ": the resource holds no code for this device");
-    spec.check();
+    if (const std::vector<Unit> units = spec.check(); !units.empty())
+        throw ModelError(spec.name() + ": kernel '" + spec.kernels()[units[0].kernel].name +
+                         "' updates memory in place, so it would have to run as a unit; this device has none");
     check(spec, *program);
     workspace_bytes = program->workspace_bytes;
     facts_.kernels.clear();

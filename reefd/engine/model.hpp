@@ -68,7 +68,20 @@ struct PaddingSegment {
     uint32_t units;
 };
 
-struct Unit;  // restorable.hpp
+// Bytes of the arena or of the slot's outputs.
+struct ByteRange {
+    StorageKind kind;
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+// An instance that is not restorable, and what it both reads and writes: put back what was there before its first block,
+// and it may be begun again.
+struct Unit {
+    uint32_t kernel;
+    std::vector<ByteRange> ranges;  // apart from each other
+    uint64_t bytes;                 // of all of them
+};
 
 class ModelSpec {
 public:

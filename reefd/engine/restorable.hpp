@@ -6,27 +6,11 @@
 // and an argument that nobody declares counts as read and written. The same is checked, and proved at length, by
 // reefd/resource/restorable.py.
 #pragma once
-#include <cstdint>
 #include <vector>
 
 #include "model.hpp"
 
 namespace reef {
-
-// Bytes of the arena or of the slot's outputs.
-struct ByteRange {
-    StorageKind kind;
-    uint64_t offset;
-    uint64_t bytes;
-};
-
-// An instance that is not restorable, and what it both reads and writes: put back what was there before its first block,
-// and it may be begun again.
-struct Unit {
-    uint32_t kernel;
-    std::vector<ByteRange> ranges;  // apart from each other
-    uint64_t bytes;                 // of all of them
-};
 
 // By kernel. ModelError, with the kernel's name and the bytes, for an instance that has no right answer however it is run
 // (blocks of it read or write what other blocks write), and for one that uses an argument otherwise than its operator.
