@@ -26,9 +26,9 @@ def verify(
 ) -> int:
     """Prove that each kernel instance of a resource can be abandoned and begun again.
 
-    Prints for each instance the bytes that it reads and writes, and the verdict: restorable, or a unit, which saves what it
-    updates before it begins. Then the proof for the schedule: at every kernel index, what a restart there reads was not
-    overwritten by what ran after it. Exit code 1 when the resource is refused; the reason names the instance and the bytes.
+    Prints for each instance the bytes that it reads and writes, and the verdict: restorable, or a unit, which saves
+    what it updates before it begins. Then the proof for the schedule: at every kernel index, what a restart there reads
+    was not overwritten by what ran after it. Exit code 1 when the resource is refused, with the instance and the bytes.
     """
     from reefd import resource
     from reefd.resource import restorable
@@ -77,8 +77,8 @@ def _text(model: ModelFile, schedule: Sequence[Instance], proof: Sequence[Restar
         yield f"NOT PROVED: {broken} of {len(proof)} kernel indices"
         return
     yield (
-        f"proved: a restart at the first unfinished kernel is exact at each of {len(proof)} indices; nothing that it or a "
-        "later kernel reads was overwritten since"
+        f"proved: a restart at the first unfinished kernel is exact at each of {len(proof)} indices; nothing that "
+        "it or a later kernel reads was overwritten since"
     )
     for distance, wrong, of in _further_back(proof):
         yield f"  {distance} further back, {wrong} of {of} restarts would read overwritten data"

@@ -157,8 +157,8 @@ struct ModelFacts {
     std::vector<uint32_t> blocks;         // of each kernel instance
     std::vector<PaddingSegment> padding;  // empty: none
     uint64_t weight_bytes;                // that the loaded model holds
-    uint64_t arena_bytes;     // of an execution context
-    uint64_t snapshot_bytes;  // of an execution context: what units save
+    uint64_t arena_bytes;                 // of an execution context
+    uint64_t snapshot_bytes;              // of an execution context: what units save
 };
 
 // A device's own form of a loaded model derives from this.

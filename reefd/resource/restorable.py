@@ -182,7 +182,9 @@ class Restart:
 
     needs: int  # bytes that it and the kernels after it read, and that were written before it
     lost: Sequence[Span]  # of those, what its own blocks may already have overwritten and nobody saved: must be none
-    until: int | None  # the kernel that overwrites something of them: from there on, it would be too late to restart here
+    until: (
+        int | None
+    )  # the kernel that overwrites something of them: from there on, it would be too late to restart here
 
 
 def restarts(schedule: Sequence[Instance]) -> list[Restart]:

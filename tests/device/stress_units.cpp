@@ -116,8 +116,8 @@ void units(const Arguments& arguments) {
     uint32_t preempted = 0;
     for (uint32_t round = 0; round < arguments.rounds; round++) {
         Slot slot(units.chain);
-        preempted +=
-            runner.run(*context, units.chain.model->kernels(), slot.binding(), often(arguments, round, thrice)).preempted;
+        preempted += runner.run(*context, units.chain.model->kernels(), slot.binding(), often(arguments, round, thrice))
+                         .preempted;
         check_output(units.chain, slot);
     }
     CHECK(preempted > 0);

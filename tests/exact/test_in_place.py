@@ -110,7 +110,9 @@ def test_in_place_is_as_elsewhere(case: Case, isa: str) -> None:
             kernel = model.kernels.index("k")
             for interrupts in ([], [kernel] * 4):
                 output = np.full(case.result, np.nan, np.float32)
-                device.run(model, inputs, [output], preemptible=bool(interrupts), interrupt_at=interrupts, within_ns=60_000)
+                device.run(
+                    model, inputs, [output], preemptible=bool(interrupts), interrupt_at=interrupts, within_ns=60_000
+                )
                 results.append(output.tobytes())
     assert np.isfinite(output).all() and np.ptp(output) > 0
     assert len(set(results)) == 1

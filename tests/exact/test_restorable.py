@@ -2,12 +2,12 @@
 """Which instances may be begun again: the control plane's checker and the engine's agree on any overlap, `reefctl verify`
 prints the proof or the instance that breaks it, and an operator that may run in place gives the same bits there."""
 
+import itertools
 import json
 import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,7 +75,10 @@ def test_the_two_checkers_agree(file: ModelFile) -> None:
     assert ours == theirs
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 40)), max_size=40), st.tuples(*[st.integers(0, 40)] * 2))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 40)), max_size=40),
+    st.tuples(*[st.integers(0, 40)] * 2),
+)
 def test_ranges_are_sets_of_bytes(steps: list[tuple[bool, int, int]], asked: tuple[int, int]) -> None:
     ranges, bytes_ = Ranges(), set[int]()
     for adds, begin, end in steps:
@@ -83,7 +86,7 @@ def test_ranges_are_sets_of_bytes(steps: list[tuple[bool, int, int]], asked: tup
         bytes_ = bytes_ | set(range(begin, end)) if adds else bytes_ - set(range(begin, end))
     held = [(begin, end) for _, begin, end in ranges]
     assert {byte for begin, end in held for byte in range(begin, end)} == bytes_
-    assert held == sorted(held) and all(a[1] < b[0] for a, b in zip(held, held[1:], strict=False))
+    assert held == sorted(held) and all(a[1] < b[0] for a, b in itertools.pairwise(held))
     inside = set(range(*asked)) & bytes_
     assert {byte for begin, end in ranges.overlap("m", *asked) for byte in range(begin, end)} == inside
     assert ranges.covers("m", *asked) == (inside == set(range(*asked)))
@@ -132,7 +135,10 @@ def test_verify_prints_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_verify_names_what_breaks_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = 2 * ELEMENTS
-    storages = [Storage("low", size, "float32", "arena", [size]), Storage("high", size, "float32", "arena", [size], 256)]
+    storages = [
+        Storage("low", size, "float32", "arena", [size]),
+        Storage("high", size, "float32", "arena", [size], 256),
+    ]
     kernel = Kernel("shift", [3, 4], "unary", ["read", "write"], {"activation": "relu"})
     good = written(tmp_path, schedule([], storages, 1024))
     model = json.loads((good / "model.json").read_text())
