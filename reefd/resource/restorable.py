@@ -3,9 +3,9 @@
 
 An instance is *restorable* if in the whole of it no block (itself included) writes what any block reads, and nothing is
 written twice: then any block of it may run again, in any order, and the result is the same. What an instance reads and
-writes is declared in the operators' table (kernels/cpu/operators.inc); of an operator that is not in it, by the resource,
-and an argument that nobody declares counts as read and written. Operators of the table use no atomics on what they
-write, and their blocks do not wait for each other. Overlap is judged on bytes: storages may be views, and what the
+writes is declared in the operators' table (kernels/cpu/operators.inc); of an operator that is not in it, by the
+resource, and an argument that nobody declares counts as read and written. Operators of the table use no atomics on what
+they write, and their blocks do not wait for each other. Overlap is judged on bytes: storages may be views, and what the
 planner put into the arena one after the other may share bytes.
 
 What is not restorable is a *unit*: the device saves the bytes that it both reads and writes before its first block, and
@@ -182,9 +182,7 @@ class Restart:
 
     needs: int  # bytes that it and the kernels after it read, and that were written before it
     lost: Sequence[Span]  # of those, what its own blocks may already have overwritten and nobody saved: must be none
-    until: (
-        int | None
-    )  # the kernel that overwrites something of them: from there on, it would be too late to restart here
+    until: int | None  # the kernel that overwrites something of them: once it has begun, it is too late to restart here
 
 
 def restarts(schedule: Sequence[Instance]) -> list[Restart]:

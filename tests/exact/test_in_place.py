@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kernels/cpu/operators.inc marks with `=` may lie where the result lies: in place, every operator gives the bits that
-it gives elsewhere, with any number of workers, and as a unit also when it is preempted and begun again."""
+"""What kernels/cpu/operators.inc marks with `=` may lie where the result lies: in place, every operator gives the bits
+that it gives elsewhere, with any number of workers, and as a unit also when it is preempted and begun again."""
 
 import re
 from dataclasses import dataclass, field
@@ -37,8 +37,8 @@ def conv(out: list[int], channels: int, kernel: int, **attributes: object) -> Ca
     filters = [o, channels // group, kernel, kernel]
     pads = [kernel // 2] * 4
     return Case(
-        "conv2d", {"bias": 1, "residual": 1, "pads": pads, **attributes}, [[n, h, w, channels], filters, [o], out], out, 3,
-        [1, 2], f"{o}x{channels}x{kernel}x{kernel}",
+        "conv2d", {"bias": 1, "residual": 1, "pads": pads, **attributes}, [[n, h, w, channels], filters, [o], out],
+        out, 3, [1, 2], f"{o}x{channels}x{kernel}x{kernel}",
     )  # fmt: skip
 
 
@@ -110,9 +110,7 @@ def test_in_place_is_as_elsewhere(case: Case, isa: str) -> None:
             kernel = model.kernels.index("k")
             for interrupts in ([], [kernel] * 4):
                 output = np.full(case.result, np.nan, np.float32)
-                device.run(
-                    model, inputs, [output], preemptible=bool(interrupts), interrupt_at=interrupts, within_ns=60_000
-                )
+                device.run(model, inputs, [output], preemptible=True, interrupt_at=interrupts, within_ns=60_000)
                 results.append(output.tobytes())
     assert np.isfinite(output).all() and np.ptp(output) > 0
     assert len(set(results)) == 1

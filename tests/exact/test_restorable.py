@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instances may be begun again: the control plane's checker and the engine's agree on any overlap, `reefctl verify`
-prints the proof or the instance that breaks it, and an operator that may run in place gives the same bits there."""
+"""Which instances may be begun again: the control plane's checker and the engine's agree on any overlap, and
+`reefctl verify` prints the proof or the instance that breaks it."""
 
 import itertools
 import json
@@ -19,10 +19,11 @@ from reefd.resource.ranges import Ranges
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = 64
+BYTE = st.integers(0, 40)
 
 
 def schedule(kernels: list[Kernel], storages: list[Storage], arena: int) -> ModelFile:
-    """in -> fills the arena -> `kernels` -> all of the arena -> out. Storage 0 and 1 are in and out, 2 all of the arena."""
+    """in -> fills the arena -> `kernels` -> all of the arena -> out. Storages 0 to 2 are in, out, all of the arena."""
     size = arena // 4
     ends = [Storage("in", size, "float32", "input", [size]), Storage("out", size, "float32", "output", [size])]
     everything = Storage("all", size, "float32", "arena", [size])
@@ -75,10 +76,7 @@ def test_the_two_checkers_agree(file: ModelFile) -> None:
     assert ours == theirs
 
 
-@given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 40)), max_size=40),
-    st.tuples(*[st.integers(0, 40)] * 2),
-)
+@given(st.lists(st.tuples(st.booleans(), BYTE, BYTE), max_size=40), st.tuples(BYTE, BYTE))
 def test_ranges_are_sets_of_bytes(steps: list[tuple[bool, int, int]], asked: tuple[int, int]) -> None:
     ranges, bytes_ = Ranges(), set[int]()
     for adds, begin, end in steps:
@@ -135,10 +133,7 @@ def test_verify_prints_the_proof(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_verify_names_what_breaks_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = 2 * ELEMENTS
-    storages = [
-        Storage("low", size, "float32", "arena", [size]),
-        Storage("high", size, "float32", "arena", [size], 256),
-    ]
+    storages = [Storage(name, size, "float32", "arena", [size], at) for name, at in (("low", 0), ("high", 256))]
     kernel = Kernel("shift", [3, 4], "unary", ["read", "write"], {"activation": "relu"})
     good = written(tmp_path, schedule([], storages, 1024))
     model = json.loads((good / "model.json").read_text())
