@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests/device"
 INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
-ENGINE = ["model.cpp", "model_check.cpp", "operator_arguments.cpp", "restorable.cpp", "runner.cpp"]
+ENGINE = ["crash.cpp", "model.cpp", "model_check.cpp", "operator_arguments.cpp", "restorable.cpp", "runner.cpp"]
 SOURCES = [
     *sorted(HERE.glob("stress*.cpp")),
     *(path for path in sorted((ROOT / "reefd/engine").glob("cpu_*.cpp")) if path.stem not in ("cpu_isa", "cpu_start")),
