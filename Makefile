@@ -16,7 +16,7 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill bench-models bench-checkpoints lint format werror install \
+.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill test-hostile bench-models bench-checkpoints lint format werror install \
         install-service deb clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
 	@echo 'make test-systemd the package under a real systemd in namespaces: life, watchdog, reload, upgrade (root)'
+	@echo 'make test-hostile  fuzzers of the engine turn (10 million entries, sanitizers), 20,000 live quarantines, sockets'
 	@echo 'make test-kill   N daemons and N clients killed at random instants (N=10000): nothing lost, twice or wrong'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
@@ -91,6 +92,11 @@ test-systemd: deb c resources
 N ?= 10000
 test-kill: resources
 	REEF_KILLS=$(N) REEF_CLIENT_KILLS=$(N) $(BIN)/python -m pytest -q -s tests/daemon/test_daemon_kills.py
+
+test-hostile: resources
+	@command -v clang++ >/dev/null || ls /usr/bin/clang++-* >/dev/null 2>&1 || .ci/packages clang || true
+	$(BIN)/python -m pytest -q -s -m "hostile or not hostile" tests/hostile tests/daemon/test_daemon_hostile.py \
+	    tests/daemon/test_daemon_socket.py tests/engine/test_violations.py tests/engine/test_faults.py
 
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

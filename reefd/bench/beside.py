@@ -50,7 +50,7 @@ def load() -> None:
                 os.write(1, b".")
 
 
-class _Windows:
+class Windows:
     """Sends real-time requests at absolute times and keeps what each took."""
 
     def __init__(self, client: Client, rate: float) -> None:
@@ -96,7 +96,7 @@ def measure(requests: int, rate: float, resource_dir: Path) -> tuple[list[Case],
         os.close(writer)
         try:
             with Client(RT_TASK, timeout=10.0) as client:
-                windows = _Windows(client, rate)
+                windows = Windows(client, rate)
                 _wait_for_first_answer(reader, background)
                 for _ in range(pairs):
                     background.send_signal(signal.SIGSTOP)

@@ -69,6 +69,38 @@ def beside(
 
 
 @app.command
+def interference(
+    *,
+    json: Json = False,
+    requests: int = 1000,
+    rate: float = 25.0,
+    resource_dir: Path = Path("build/resource"),
+) -> int:
+    """Real-time requests alone and beside eight hostile best-effort clients, in alternating seconds.
+
+    Parameters
+    ----------
+    requests
+        Real-time requests in all; half of them alone.
+    rate
+        Real-time requests a second.
+    resource_dir
+        Where the compiled networks are (`make resources`).
+    """
+    from reefd.bench import interference as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        cases, ratios, notes = bench.measure(requests, rate, resource_dir)
+    except BenchError as error:
+        print(f"reefctl bench interference: {error}", file=sys.stderr)
+        return 1
+    print_report(cases, ratios, notes, as_json=json)
+    return 0
+
+
+@app.command
 def models(
     *,
     device: Literal["cpu"] = "cpu",

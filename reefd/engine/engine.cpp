@@ -154,6 +154,7 @@ StopCounts Engine::stop(uint64_t grace_ns, bool keep_sessions) {
 // A device that did not let go within the time that the loop gives it still writes to the regions: they stay mapped, and
 // the process is about to end.
 void Engine::forget_sessions() {
+    std::fill(by_index_.begin(), by_index_.end(), nullptr);
     if (loop_->device_released()) {
         sessions_.clear();
         return;
@@ -287,6 +288,9 @@ std::vector<EventRecord> Engine::poll_events() {
     uint32_t index;
     int32_t code;
     while (loop_->pop_detached(index, code)) {
+        if (!by_index_[index]) {
+            continue;  // it left while the engine stopped, and was forgotten with the others
+        }
         Session& session = *by_index_[index];
         events.push_back({EventKind::detached, code, device_->now_ns(), session.id, session.task.id, {}});
         --session.task.sessions;

@@ -77,9 +77,7 @@ def under_load(
     print(*[f"{load.task} {account}" for load, account in zip(loads, accounts, strict=True)], sep="\n")
     if back:
         half, most = (back[min(len(back) - 1, int(share * len(back)))] / 1e6 for share in (0.5, 0.99))
-        print(
-            f"service back after a kill: {len(back)} of {len(kills)} kills outlasted, p50 {half:.0f} ms, p99 {most:.0f} ms"
-        )
+        print(f"service back after {len(back)} of {len(kills)} kills: p50 {half:.0f} ms, p99 {most:.0f} ms")
     daemon.wait_for(lambda: not daemon.regions())
     assert daemon.stop() == 0 and daemon.shm() == []
     return sum(account["replayed"] for account in accounts)

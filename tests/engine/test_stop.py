@@ -7,7 +7,7 @@ import errno
 
 import models
 import pytest
-from regions import open_session
+from regions import echo_task, open_session
 from simulation import Simulation
 
 from reefd import _engine
@@ -77,3 +77,18 @@ def test_a_forgotten_engine_ends_by_itself():
     assert client.d_hot.liveness != 0
     del engine
     assert client.d_hot.liveness == 0 and client.d_hot.verdict == 0
+
+
+def test_sessions_that_leave_while_the_engine_stops_are_forgotten_once():
+    """Their detachment is still in the queue when they are gone already."""
+    engine = _engine.Engine(device="cpu", workers=1, realtime=False)
+    engine.start()
+    task = echo_task(engine)
+    clients = [open_session(engine, task, number) for number in range(1, 65)]
+    for number in range(1, 65):
+        engine.detach(session_id=number, code=0)
+    engine.stop(grace_ns=0, keep_sessions=False)
+    assert all(event.kind == "detached" for event in engine.poll_events())
+    assert engine.snapshot()["sessions"] == []
+    for client in clients:
+        client.regions.close()

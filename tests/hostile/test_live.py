@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile clients against the running daemon, and an honest one beside them that must not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import libreef
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "daemon"))
+from reefd_process import NOBODY, SHM, Reefd, run_as
+
+from reefd.bench.hostile import KINDS, Session
+
+pytestmark = pytest.mark.hostile
+
+QUARANTINES = int(os.environ.get("REEF_QUARANTINES", "20000"))
+ECHO = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: echo:64\nslots: 4\nmax_sessions: 600\n"
+MANIFESTS = {f"{name}.yaml": ECHO.format(name=name, task_class=name) for name in ("rt", "be")}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Reefd]:
+    (tmp_path / "reefd.yaml").write_text("max_sessions: 1000\n")
+    daemon = Reefd(
+        tmp_path, MANIFESTS, options=("--config", tmp_path / "reefd.yaml", "--log-level", "warning"), wait=False
+    )
+    try:
+        daemon.wait_for(lambda: daemon.socket.exists())
+        yield daemon
+        assert "internal:" not in daemon.log() and daemon.process.poll() is None, daemon.log()[-2000:]
+        assert daemon.stop() == 0 and daemon.shm() == []
+    finally:
+        daemon.close()
+
+
+@contextlib.contextmanager
+def honest(daemon: Reefd) -> Iterator[list[int]]:
+    """A real-time client that asks all the while; each answer is checked, and its time kept (ns)."""
+    times: list[int] = []
+    over = threading.Event()
+    wrong: list[object] = []
+
+    def ask() -> None:
+        with libreef.Client("rt", socket=daemon.socket, timeout=30) as client:
+            value = 0
+            while not over.is_set():
+                value += 1
+                sent = (np.arange(64) + value).astype(np.uint8)
+                start = time.monotonic_ns()
+                answer = client.infer(input=sent, timeout=20)["output"].tobytes()
+                times.append(time.monotonic_ns() - start)
+                if answer != sent[:8].tobytes() + sent[-8:].tobytes():
+                    wrong.append((value, answer))
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield times
+    finally:
+        over.set()
+        thread.join(60)
+    assert times and not wrong
+
+
+def test_quarantines_one_after_the_other(daemon):
+    with honest(daemon) as times:
+        daemon.wait_for(lambda: bool(times))
+        descriptors = daemon.descriptors()
+        for number in range(QUARANTINES):
+            session = Session(str(daemon.socket), "be")
+            session.submit(os.urandom(64) if number % 2 else session.entry(number % 9, 7))
+            session.close()
+        daemon.wait_for(lambda: daemon.status()["events"].get("quarantine", 0) >= QUARANTINES * 0.99, 120)
+        daemon.wait_for(lambda: len(daemon.regions()) == 2, 60)
+        daemon.wait_for(lambda: daemon.descriptors() == descriptors)
+    quarantined = daemon.status()["events"]["quarantine"]
+    half, most = np.percentile(times, (50, 99)) / 1e3
+    print(f"{quarantined} quarantines beside {len(times)} honest requests, p50 {half:.0f} us, p99 {most:.0f} us")
+
+
+def test_every_kind_at_once(daemon):
+    program = [sys.executable, "-m", "reefd.bench.hostile", str(daemon.socket), "be"]
+    attackers = [subprocess.Popen([*program, kind], stderr=subprocess.DEVNULL) for kind in KINDS]
+    try:
+        with honest(daemon) as times:
+            time.sleep(10)
+        assert all(attacker.poll() is None for attacker in attackers)
+    finally:
+        for attacker in attackers:
+            attacker.kill()
+            attacker.wait()
+    assert len(times) > 100
+    daemon.wait_for(lambda: not daemon.regions(), 60)
+    events = daemon.status()["events"]
+    assert events["quarantine"] > 10 and events["flooding"] >= 1 and events["refused"] > 10
+    assert len(daemon.log().splitlines()) < 400
+
+
+def test_thousands_of_half_open_sessions(daemon):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    import socket
+
+    with honest(daemon):
+        silent = []
+        for _ in range(3000):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            connection.settimeout(5)
+            with contextlib.suppress(OSError):
+                connection.connect(str(daemon.socket))
+            silent.append(connection)
+        with libreef.Client("be", socket=daemon.socket, timeout=20) as client:
+            client.infer(input=np.ones(64, np.uint8), timeout=20)
+        for connection in silent:
+            connection.close()
+
+
+def test_sessions_up_to_the_limit_and_no_further(daemon):
+    with honest(daemon):
+        sessions = []
+        with pytest.raises(OSError) as refused:
+            while True:
+                sessions.append(Session(str(daemon.socket), "be"))
+        assert refused.value.errno == errno.EMFILE and len(sessions) == 600
+        for session in sessions:
+            session.close()
+
+
+def test_stopped_in_the_middle_of_a_submit(daemon):
+    """The entry is half written, or written and not published, or published and not rung."""
+    with honest(daemon):
+        for stage in range(3):
+            child = os.fork()
+            if child == 0:
+                session = Session(str(daemon.socket), "be")
+                entry = session.entry(0, 1)
+                if stage == 0:
+                    session.memory[4096 : 4096 + 20] = entry[:20]
+                else:
+                    session.memory[4096 : 4096 + 64] = entry
+                if stage == 2:
+                    session.memory[0:4] = (1).to_bytes(4, "little")
+                os.kill(os.getpid(), signal.SIGSTOP)
+                session.ring()
+                os._exit(0)
+            os.waitpid(child, os.WUNTRACED)
+            time.sleep(0.3)
+            os.kill(child, signal.SIGCONT)
+            assert os.waitpid(child, 0)[1] == 0
+        daemon.wait_for(lambda: len(daemon.regions()) == 2)
+
+
+def test_completions_that_are_never_consumed_cost_only_that_session(daemon):
+    with honest(daemon):
+        session = Session(str(daemon.socket), "be")
+        for _ in range(2):  # each slot a second time without having taken its first completion
+            for slot in range(4):
+                session.submit(session.entry(slot, 1 + session.tail // 4))
+            time.sleep(0.2)
+        daemon.wait_for(lambda: daemon.status()["events"].get("quarantine") == 1)
+        session.close()
+
+
+def test_holes_in_a_region_are_zeros_to_the_daemon(daemon):
+    """PUNCH_HOLE gives the pages back; with memory to spare they come back empty, and the session goes on or breaks."""
+    punch_hole, keep_size = 2, 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    with honest(daemon):
+        for at in (0, 4096, 8192):
+            session = Session(str(daemon.socket), "be")
+            session.submit(session.entry(0, 1))
+            assert libc.fallocate(session.c, punch_hole | keep_size, at, 4096) == 0
+            session.submit(session.entry(1, 1))
+            time.sleep(0.05)
+            session.close()
+        daemon.wait_for(lambda: len(daemon.regions()) == 2)
+
+
+def test_two_processes_on_one_session_harm_nobody_else(daemon):
+    """After a fork both write the same ring: what comes of it is between the two."""
+    with honest(daemon):
+        session = Session(str(daemon.socket), "be")
+        child = os.fork()
+        for number in range(200):
+            session.submit(session.entry(number % 4, 1 + number // 4))
+            session.memory[128:132] = session.memory[0:4]
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        session.close()
+        daemon.wait_for(lambda: len(daemon.regions()) == 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_another_user_reaches_no_tensor(daemon):
+    """Neither by the name of the region nor through /proc of the client or the daemon."""
+    session = Session(str(daemon.socket), "be")
+    session.memory[-64:] = b"secret! " * 8
+    session.memory.flush()
+    assert stat_mode(daemon) == {0o600}
+    paths = [str(SHM / name) for name in daemon.regions()]
+    for pid in (os.getpid(), daemon.process.pid):
+        paths += [f"/proc/{pid}/fd/{descriptor}" for descriptor in (session.c, session.d)] + [f"/proc/{pid}/mem"]
+    code = (
+        "import sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    for mode in ('rb', 'r+b'):\n"
+        "        try:\n"
+        "            open(path, mode)\n"
+        "        except OSError as error:\n"
+        "            print(error.errno)\n"
+        "        else:\n"
+        "            print('opened', path)\n"
+    )
+    told = run_as(NOBODY, code, *paths).stdout.split()
+    assert len(told) == 2 * len(paths) and set(told) <= {str(errno.EACCES), str(errno.EPERM), str(errno.ENOENT)}
+    with pytest.raises((OSError, ValueError)):
+        mmap.mmap(session.d, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE)  # and its own region D is read-only
+    session.close()
+
+
+def stat_mode(daemon: Reefd) -> set[int]:
+    return {(SHM / name).stat().st_mode & 0o777 for name in daemon.regions()}
