@@ -16,7 +16,7 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill test-hostile bench-models bench-checkpoints lint format werror install \
+.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill test-hostile soak bench-models bench-checkpoints lint format werror install \
         install-service deb clean
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
 	@echo 'make test-systemd the package under a real systemd in namespaces: life, watchdog, reload, upgrade (root)'
 	@echo 'make test-hostile  fuzzers of the engine turn (10 million entries, sanitizers), 20,000 live quarantines, sockets'
+	@echo 'make soak        everything at once for SECONDS=3600, figures in build/soak; ends with 1 on a loss or a leak'
 	@echo 'make test-kill   N daemons and N clients killed at random instants (N=10000): nothing lost, twice or wrong'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
@@ -97,6 +98,12 @@ test-hostile: resources
 	@command -v clang++ >/dev/null || ls /usr/bin/clang++-* >/dev/null 2>&1 || .ci/packages clang || true
 	$(BIN)/python -m pytest -q -s -m "hostile or not hostile" tests/hostile tests/daemon/test_daemon_hostile.py \
 	    tests/daemon/test_daemon_socket.py tests/engine/test_violations.py tests/engine/test_faults.py
+
+SECONDS ?= 3600
+soak: resources
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check matplotlib
+	$(BIN)/python tests/daemon/soak.py $(SECONDS) build/soak
 
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
