@@ -18,14 +18,20 @@ namespace {
 constexpr int kOut = 4;  // pixels of an output tile's side
 constexpr int kIn = 6;   // and of its input's
 constexpr int kElements = kIn * kIn;
-constexpr int64_t kGroup = 2 * kTileRows;  // tiles in a block, at most: a panel of filters is read for each group
-constexpr int64_t kSmallGroup = (kTileRows + 1) / 2;
-constexpr double kGroupMacs = 8e6;        // in a block with one panel
 constexpr int64_t kInputFloats = 100000;  // of transformed input at a time: it stays in the second-level cache
-constexpr double kStreamedBytesPerMicrosecond = 15000.0;  // filters from the third-level cache
-constexpr double kNearBytes = 700.0 * 1024;               // filters that stay in the second-level cache
-constexpr double kMemoryBytesPerMicrosecond = 6000.0;     // filters from memory, once a run
-constexpr double kWorthwhile = 0.75;                      // of the direct way's time
+constexpr int64_t kSumFloats = 150000;    // likewise the sums of a block
+
+// What the choice of blocks assumes, in the units of work.hpp: like its nominal rate of multiplication, about two
+// thirds of what was measured.
+constexpr double kTransformMacs = 36.0 * 13 * kLanes;   // a vector of channels of a tile takes as long to transform
+constexpr double kMemoryBytesPerMicrosecond = 28000.0;  // filters when a run first reads them
+constexpr double kSharedBytesPerMicrosecond = 60000.0;  // read again, from the third-level cache
+constexpr double kNearBytesPerMicrosecond = 200000.0;   // or from the second
+constexpr double kNearBytes = 600.0 * 1024;             // which keeps this much
+constexpr double kLongestBlockMicroseconds = 110.0;
+constexpr int64_t kMostTiles = 2 * kTileRows;  // in a block: a row of filters is read once for each kTileRows
+constexpr int64_t kLeastTiles = 4;
+constexpr double kWorthwhile = 0.85;  // of the direct way's time
 
 // The points' magnitudes and their squares.
 constexpr float kA = 0.75F;
@@ -40,7 +46,7 @@ struct Winograd {
     float low, high;
     int64_t down, across, tiles;  // of one image, and all
     int64_t vectors, panels;
-    const float* weights;  // [panel][element][channel][lanes of the panel]
+    const float* weights;  // [panel][chunk][element][channel of the chunk][lanes of the panel]: read from end to end
     const float* bias;
     const float* slope;
     int64_t tile_splits, panel_splits;
@@ -105,6 +111,8 @@ void transform_input(const Winograd& w, const float* x, TilePlace at, int64_t fi
 #pragma GCC unroll 6
             for (int i = 0; i < kIn; ++i) {
                 const float* from = corner + (i * s.width + j) * s.channels + c;
+                if (j >= 2)
+                    __builtin_prefetch(from + kOut * s.channels);
                 if constexpr (kInside) {
                     line[i] = load(from);
                 } else {
@@ -199,7 +207,8 @@ bool multiply_elements(const Winograd& w, int64_t panel, int64_t tiles, int64_t 
     tile.residual = nullptr;
     tile.finish = Finish::keep;
     for (int64_t e = 0; e < kElements; ++e) {
-        tile.b = w.weights + (panel * kPanelLanes * kElements + e * width) * w.shape.channels + first * width;
+        tile.b =
+            w.weights + panel * kPanelLanes * kElements * w.shape.channels + (first * kElements + e * count) * width;
         for (int64_t part = 0; part < parts; ++part) {
             if (check.stale())
                 return false;
@@ -217,8 +226,9 @@ bool multiply_elements(const Winograd& w, int64_t panel, int64_t tiles, int64_t 
 template <class Check> bool run_winograd(const Kernel& kernel, const BlockArgs& args, const Check& check) {
     const Winograd& w = *static_cast<const Winograd*>(kernel.params);
     const ConvShape& s = w.shape;
-    const int64_t group = args.block / w.panel_splits;
-    const int64_t part = args.block % w.panel_splits;
+    // Neighbouring blocks share filters, which are the larger part of what is read.
+    const int64_t group = args.block % w.tile_splits;
+    const int64_t part = args.block / w.tile_splits;
     const int64_t first_tile = group * w.tiles / w.tile_splits;
     const int64_t tiles = (group + 1) * w.tiles / w.tile_splits - first_tile;
     const int64_t first_panel = part * w.panels / w.panel_splits;
@@ -305,8 +315,10 @@ bool pack_winograd(Spec& spec, Winograd& w) {
         for (int64_t c = 0; c < s.channels; ++c) {
             double transformed[kElements];
             transform_filter(s.weights + (o * s.channels + c) * 9, transformed);
+            const int64_t first = c / w.chunk * w.chunk;
+            const int64_t count = smaller(w.chunk, s.channels - first);
             for (int64_t e = 0; e < kElements; ++e)
-                to[(e * s.channels + c) * width] = static_cast<float>(transformed[e]);
+                to[(first * kElements + e * count + c - first) * width] = static_cast<float>(transformed[e]);
         }
     }
     w.weights = weights;
@@ -316,7 +328,23 @@ bool pack_winograd(Spec& spec, Winograd& w) {
     return true;
 }
 
-// Cuts the work, and returns its nominal time in microseconds.
+// The nominal time of all blocks, in microseconds, when the work is cut so.
+double nominal_time(const Winograd& w, int64_t tile_splits, int64_t panel_splits) {
+    const ConvShape& s = w.shape;
+    const double of_filter = static_cast<double>(kElements) * static_cast<double>(s.channels);
+    const double filters = of_filter * static_cast<double>(w.vectors * kLanes);
+    const double multiply = filters * static_cast<double>(w.tiles) / kNominalMacsPerMicrosecond;
+    const double bytes = filters * sizeof(float);
+    const double of_block = bytes / static_cast<double>(panel_splits);
+    const double again = of_block < kNearBytes ? kNearBytesPerMicrosecond : kSharedBytesPerMicrosecond;
+    const double stream = bytes / kMemoryBytesPerMicrosecond + bytes * static_cast<double>(tile_splits - 1) / again;
+    const double transforms =
+        static_cast<double>(w.tiles) * static_cast<double>(up(s.channels, kLanes) * panel_splits + w.vectors);
+    return larger(multiply, stream) + transforms * kTransformMacs / kNominalMacsPerMicrosecond;
+}
+
+// Cuts the work, and returns its nominal time in microseconds. Few tiles a block read filters again and again, few
+// panels transform inputs again and again; blocks must be short, enough for several workers, and even for two.
 double divide_winograd(Winograd& w) {
     const ConvShape& s = w.shape;
     w.down = up(s.out_height, kOut);
@@ -324,25 +352,34 @@ double divide_winograd(Winograd& w) {
     w.tiles = s.batch * w.down * w.across;
     w.vectors = up(s.out_channels, kLanes);
     w.panels = up(w.vectors, kPanelVectors);
-    const double of_tile = static_cast<double>(kElements) * static_cast<double>(s.channels);  // with one filter
-    const double room = kGroupMacs / (of_tile * kPanelLanes);
-    const int64_t group = room < static_cast<double>(kGroup) ? static_cast<int64_t>(room) : kGroup;
-    w.tile_splits = up(w.tiles, group < kTileRows ? kTileRows : group);
-    const double filters = of_tile * static_cast<double>(w.vectors * kLanes);
-    const double multiply = filters * static_cast<double>(w.tiles) / kNominalMacsPerMicrosecond;
-    const int64_t blocks = blocks_for(multiply, kLargestSize);
-    w.panel_splits = smaller(w.panels, up(blocks, w.tile_splits));
-    if (w.tile_splits * w.panel_splits < smaller(blocks, 8))
-        w.tile_splits = smaller(up(smaller(blocks, 8), w.panel_splits), up(w.tiles, kSmallGroup));
-    const double again = filters * sizeof(float) < kNearBytes ? 0.25 : 1.0;
-    const double stream =
-        again * filters * sizeof(float) * static_cast<double>(w.tile_splits) / kStreamedBytesPerMicrosecond;
-    const double once = filters * sizeof(float) / kMemoryBytesPerMicrosecond;
-    // A vector of channels of a tile takes about as long to transform as 36 x 5 multiplications of vectors.
-    const double transform = static_cast<double>(w.tiles) * kElements * 5 * kLanes *
-                             static_cast<double>(up(s.channels, kLanes) * w.panel_splits + w.vectors) /
-                             kNominalMacsPerMicrosecond;
-    return larger(larger(multiply, stream), once) + transform;
+    const int64_t least = up(w.tiles, kMostTiles);
+    const int64_t most = up(w.tiles, kLeastTiles);
+    const int64_t wanted = smaller(blocks_for(nominal_time(w, least, 1), kLargestSize), 8);
+    double best = -1;
+    double time = 0;
+    // Each step cuts a group by about one tile.
+    for (int64_t tiles = smaller(w.tiles, kMostTiles); tiles >= 1; --tiles) {
+        const int64_t groups = up(w.tiles, tiles);
+        if (groups > most)
+            break;
+        for (int64_t parts = 1; parts <= w.panels; ++parts) {
+            const int64_t blocks = groups * parts;
+            const double all = nominal_time(w, groups, parts);
+            const bool small = all / static_cast<double>(blocks) <= kLongestBlockMicroseconds &&
+                               up(w.tiles, groups) * up(w.panels, parts) * kElements * kPanelLanes <= kSumFloats;
+            const bool finest = groups == most && parts == w.panels;
+            if ((blocks < wanted || !small) && !finest)
+                continue;
+            const double cost = all * static_cast<double>(2 * up(blocks, 2)) / static_cast<double>(blocks);
+            if (best >= 0 && cost >= best)
+                continue;
+            best = cost;
+            time = all;
+            w.tile_splits = groups;
+            w.panel_splits = parts;
+        }
+    }
+    return time;
 }
 
 bool winograd_pays(const ConvShape& s) {
@@ -353,9 +390,11 @@ bool winograd_pays(const ConvShape& s) {
         return false;
     Winograd w{};
     w.shape = s;
-    const double direct = static_cast<double>(s.batch * s.out_height * s.out_width) *
-                          static_cast<double>(up(s.out_channels, kLanes)) * kLanes *
-                          static_cast<double>(s.channels * 9) / kNominalMacsPerMicrosecond;
+    const double filters =
+        static_cast<double>(up(s.out_channels, kLanes)) * kLanes * static_cast<double>(s.channels * 9);
+    const double direct =
+        larger(static_cast<double>(s.batch * s.out_height * s.out_width) * filters / kNominalMacsPerMicrosecond,
+               filters * sizeof(float) / kMemoryBytesPerMicrosecond);
     return divide_winograd(w) < kWorthwhile * direct;
 }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu_spec.hpp"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -19,12 +22,25 @@ static_assert(
 void* KernelMemory::allocate(size_t bytes) {
     if (bytes > kMaxBytes)
         return nullptr;
-    size_t room = (bytes + kAlignment) / kAlignment * kAlignment;
-    void* piece = std::aligned_alloc(kAlignment, room);
-    if (!piece)
-        return nullptr;
+    const size_t room = (bytes + kAlignment) / kAlignment * kAlignment;
+    std::byte* piece = next_;
+    if (room > left_) {
+        const size_t size = std::max(room, kSlab);
+        piece = static_cast<std::byte*>(std::aligned_alloc(kHugePage, (size + kHugePage - 1) / kHugePage * kHugePage));
+        if (!piece)
+            return nullptr;
+        slabs_.emplace_back(piece, std::free);
+        madvise(piece, size, MADV_HUGEPAGE);  // weights are streamed: fewer TLB misses where the system has them
+        if (size - room > left_) {
+            next_ = piece;
+            left_ = size;
+        }
+    }
+    if (piece == next_) {
+        next_ += room;
+        left_ -= room;
+    }
     std::memset(piece, 0, room);
-    pieces_.emplace_back(piece, std::free);
     bytes_ += room;
     return piece;
 }

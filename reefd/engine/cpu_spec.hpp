@@ -18,7 +18,12 @@ public:
     uint64_t bytes() const { return bytes_; }
 
 private:
-    std::vector<std::unique_ptr<void, void (*)(void*)>> pieces_;
+    static constexpr size_t kHugePage = size_t{2} << 20;
+    static constexpr size_t kSlab = 4 * kHugePage;  // pieces share it; a larger piece has one of its own
+
+    std::vector<std::unique_ptr<void, void (*)(void*)>> slabs_;
+    std::byte* next_ = nullptr;  // the rest of the last shared slab
+    size_t left_ = 0;
     uint64_t bytes_ = 0;
 };
 
