@@ -23,6 +23,8 @@ help:
 	@echo 'make demo        two perception programs share one daemon; results in build/demo'
 	@echo 'make test        the test suite'
 	@echo 'make test-model  the protocols of the rings, of adoption and of preemption, model-checked with SPIN'
+	@echo 'make test-exact  every network of the zoo, interrupted at every kernel and at 1,000 instants (K=resnet50: only that)'
+	@echo 'make test-sanitize  the perception networks and the device under three sanitizers'
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
 	@echo 'make test-random 5,000 random chains of operators against ONNX Runtime'
 	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
@@ -66,6 +68,17 @@ test: resources c
 test-model: setup
 	@command -v spin >/dev/null || .ci/packages spin
 	$(BIN)/python -m pytest tests/model
+
+.PHONY: test-exact test-sanitize
+# One after the other; what failed, or where it was stopped, is run again by K=name.
+test-exact: setup
+	@echo 'about 25 minutes on two cores without anything else to do'
+	$(BIN)/python -m pytest -q -s -m exact tests/exact $(if $(K),-k '$(K)')
+
+test-sanitize: setup
+	@echo 'about 10 minutes on two cores, the first time; most of it builds'
+	$(BIN)/python -m pytest -q -s -m sanitize tests/exact
+	$(BIN)/python -m pytest -q tests/device/test_stress.py -k tsan
 
 test-onnx: setup
 	$(BIN)/python tests/onnx/conformance.py
