@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from interrupting import PERCEPTION
-from sanitized import KINDS, build, write
+from sanitized import build, write
 
 ENVIRONMENT = {
     **os.environ,
@@ -19,12 +19,10 @@ ENVIRONMENT = {
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "workers"), [("thread", 2), ("thread", 3), ("address", 2)])
 def test_nothing_to_report(kind: str, workers: int, tmp_path: Path) -> None:
     program = build(kind)
-    models = [str(write(name, tmp_path)) for name in ("iris", "face_mesh", "face_detector", "person_detector")]
-    assert len(models) == len(PERCEPTION)
+    models = [str(write(name, tmp_path)) for name in reversed(PERCEPTION)]
     command = [str(program), str(workers), "2", *models]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     print(f"\n{kind}, {workers} workers\n{result.stdout}")
