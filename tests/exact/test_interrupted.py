@@ -55,10 +55,11 @@ def test_thousand_instants(name: str, work: Path) -> None:
         bench.while_resuming()
         bench.cancelled()
         statistics = bench.device.statistics()
+        abandoned, blocks = (sum(unit[key] for unit in statistics) for key in ("abandoned", "blocks"))
         print(
-            f"  {workers} workers: stopped at each of {one.kernels} kernels in {passes} runs, {bench.preempted} preemptions "
-            f"in all, {runs} runs at random instants, {sum(unit['abandoned'] for unit in statistics)} blocks abandoned of "
-            f"{sum(unit['blocks'] for unit in statistics)}, every bit the same, {time.monotonic() - began:.0f} s",
+            f"  {workers} workers: stopped at each of {one.kernels} kernels in {passes} runs, {runs} runs at random "
+            f"instants, {bench.preempted} preemptions in all, {abandoned} blocks abandoned of {blocks}, every bit the "
+            f"same, {time.monotonic() - began:.0f} s",
             flush=True,
         )
     assert instants >= 1000
