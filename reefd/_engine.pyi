@@ -45,10 +45,6 @@ class ModelSpec:
     def set_outputs(self, storages: Sequence[int]) -> None: ...
     def set_program(self, program: GpuProgram) -> None:
         """The model as GPU kernels; a CPU device ignores it, a GPU device refuses a model without one."""
-    def set_padding(self, segments: Sequence[tuple[int, int]]) -> None:
-        """The padding plan: (last, units) says that up to kernel `last`, from the end of the segment before,
-        best-effort work may use so many of the device's compute units while the model runs as a real-time one. After
-        the last add_kernel, which the last segment ends with."""
 
 def operator_arguments(
     op: str, attributes: dict[str, Any], count: int

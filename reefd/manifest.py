@@ -19,7 +19,7 @@ from reefd.yamlfile import Bytes, Document, FileError, Nanoseconds, Problem
 
 MAX_MODELS = 64  # REEF_MAX_MODELS
 # Keys that are part of the format and that nothing acts upon yet: who gives one is told so.
-RESERVED = ("preempt_bound", "enforce", "shm")
+RESERVED = ("shm",)
 
 # A task's name is part of the names of its shared-memory objects, where dots separate the parts.
 TaskName = Annotated[
@@ -142,6 +142,8 @@ def _check_together(document: Document, root: yamlfile.Node) -> None:
             node = root.get(key)
             if node is not None:
                 document.problem(node, f"{key}: only real-time tasks have it; remove it, or write `class: rt`")
+        if root.get("enforce") is not None and root.get("preempt_bound") is None:
+            document.problem(root.get("enforce"), "enforce: nothing to enforce; add preempt_bound, or remove it")
     if task_class is not None and task_class.value == "rt":
         for key in ("weight", "preempt_bound", "enforce"):
             node = root.get(key)

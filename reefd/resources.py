@@ -8,17 +8,21 @@ daemon without models stays small.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reefd import promises
 from reefd.manifest import Manifest
 from reefd.yamlfile import Problem
 
 if TYPE_CHECKING:
     from reefd._engine import Engine, Model
-    from reefd.resource import Resource
+    from reefd.resource import Profile, Resource
+    from reefd.resource.profile import Machine
 
 # A model that launches nothing: the engine copies the first and last bytes of its input. For `reefctl bench ring`.
 _ECHO = re.compile(r"echo:([0-9]{1,9})")
@@ -65,10 +69,34 @@ def problems(path: Path, manifest: Manifest, directories: Sequence[Path]) -> lis
     found: list[Problem] = []
     for name in dict.fromkeys(manifest.resources().values()):
         try:
-            read(name, directories)
+            resource = read(name, directories)
         except LoadError as error:
             found.append(Problem(str(path), 0, 0, str(error)))
+            continue
+        if resource is not None and manifest.preempt_bound and manifest.device in ("auto", "cpu"):
+            words = promises.broken(manifest, resource, "cpu", _this_machine())
+            if words and manifest.enforce == "refuse":
+                found.append(Problem(str(path), 0, 0, f"model {name}: {words}"))
     return found
+
+
+def _this_machine() -> Machine:
+    """As the daemon will find it with the instruction set that it chooses by itself."""
+    from reefd._engine import instruction_sets
+    from reefd.profile import machine
+
+    isa = os.environ.get("REEF_CPU_ISA") or instruction_sets()[-1]
+    return machine.here({"name": "cpu", "detail": isa, "compute_units": len(os.sched_getaffinity(0))})
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model of a task: on the engine's device, with what was measured of it there."""
+
+    name: str  # as clients see it
+    model: Model | None  # None: an echo
+    profile: Profile | None = None  # where it holds here
+    notes: tuple[str, ...] = ()  # for the log
 
 
 class Store:
@@ -79,19 +107,34 @@ class Store:
         self._directories = tuple(directories)
         self._models: dict[str, Model] = {}  # by digest: a folder that was replaced is another model
 
-    def load(self, manifest: Manifest) -> tuple[list[tuple[str, Model | None]], int]:
-        """(name, model) for each model of the task, and their signature. Raises LoadError."""
-        models: list[tuple[str, Model | None]] = []
+    def load(self, manifest: Manifest) -> tuple[list[Served], int]:
+        """Each model of the task, and their signature. Raises LoadError."""
+        models: list[Served] = []
         digests: dict[str, str] = {}
         for name, resource_name in manifest.resources().items():
             resource = read(resource_name, self._directories)
             if resource is None:
-                models.append((resource_name, None))
+                models.append(Served(resource_name, None))
                 digests[resource_name] = resource_name
             else:
-                models.append((name, self._model(resource_name, resource)))
+                model = self._model(resource_name, resource)
+                models.append(self._served(manifest, name, resource_name, resource, model))
                 digests[name] = resource.digest
         return models, signature(digests)
+
+    def _served(self, manifest: Manifest, name: str, resource_name: str, resource: Resource, model: Model) -> Served:
+        from reefd.profile import machine
+
+        device = self._engine.device
+        here = machine.here(device)
+        words = promises.broken(manifest, resource, device["name"], here, model.blocks)
+        if words and manifest.enforce == "refuse":
+            raise LoadError(f"model {resource_name}: {words}")
+        notes = [f"model {resource_name}: {words}"] if words else []
+        profile, why = promises.usable(resource, device["name"], here, model.blocks)
+        if profile is None and manifest.task_class == "rt" and device["split_granule"]:
+            notes.append(f"model {resource_name}: no padding, {why}; `reefctl profile {resource.path}` measures it")
+        return Served(name, model, profile, tuple(notes))
 
     def _model(self, name: str, resource: Resource) -> Model:
         if resource.digest not in self._models:

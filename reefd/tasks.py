@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reefd._engine import Engine, EngineError, Model, TaskSpec
+from reefd import _engine
+from reefd._engine import Engine, EngineError, TaskSpec
 from reefd.log import Log
 from reefd.manifest import Manifest
-from reefd.resources import LoadError, Store
+from reefd.resources import LoadError, Served, Store
 
 # What the daemon itself looks at; a change of any other key needs a new task in the engine.
 _LIVE_KEYS = ("allow", "max_sessions", "rate")
@@ -26,7 +27,7 @@ class Task:
     signature: int
     c_size: int
     d_size: int
-    models: list[tuple[str, Model | None]]
+    models: list[Served]
     sessions: set[int] = field(default_factory=set)
 
     @property
@@ -40,7 +41,7 @@ class Loaded:
 
     path: Path
     manifest: Manifest
-    models: list[tuple[str, Model | None]]
+    models: list[Served]
     signature: int
 
 
@@ -95,7 +96,8 @@ class Tasks:
             TaskSpec(
                 name=manifest.task,
                 task_class=manifest.task_class,
-                models=loaded.models,
+                models=[(model.name, model.model) for model in loaded.models],
+                profiles=[self._profile(manifest, model) for model in loaded.models],
                 slots=manifest.slots,
                 deadline_ns=int(manifest.deadline),
                 priority=manifest.priority,
@@ -116,6 +118,18 @@ class Tasks:
             number, manifest, loaded.path, loaded.signature, region.c_size, region.d_size, loaded.models
         )  # fmt: skip
 
+    def _profile(self, manifest: Manifest, model: Served) -> _engine.Profile:
+        """What the engine plans with: the times of the kernels, and beside real-time models the padding."""
+        profile = model.profile
+        if profile is None:
+            return _engine.Profile()
+        granule = self._engine.device["split_granule"]
+        padding: list[tuple[int, int]] = []
+        if manifest.task_class == "rt" and granule:
+            segments = profile.padding.segments
+            padding = [(segment.last, segment.units // granule * granule) for segment in segments]
+        return _engine.Profile(kernel_ns=[kernel.time_ns[-1] for kernel in profile.kernels], padding=padding)
+
     def install(self, task: Task) -> Task:
         """From now on sessions are opened on this one."""
         replaced = self._served.pop(task.name, None)
@@ -123,6 +137,9 @@ class Tasks:
         self._served[task.name] = task
         if replaced is not None:
             self._retire(replaced)
+        for model in task.models:
+            for note in model.notes:
+                self._log.warning("promise", note, task=task.name)
         models = ", ".join(task.manifest.resources().values())
         self._log.info("task", f"{task.manifest.task_class}, {models}: ready", task=task.name)
         return task
@@ -133,6 +150,8 @@ class Tasks:
         """The task that is served and needs, for this manifest, nothing new in the engine."""
         task = self._served.get(loaded.manifest.task)
         if task is None or task.signature != loaded.signature:
+            return None
+        if [model.profile for model in task.models] != [model.profile for model in loaded.models]:
             return None
         old, new = task.manifest, loaded.manifest
         for key in Manifest.__struct_fields__:
@@ -164,4 +183,4 @@ class Tasks:
             self._forget_models()
 
     def _forget_models(self) -> None:
-        self._store.keep_only(model for task in (*self, *self._retired) for _, model in task.models)
+        self._store.keep_only(model.model for task in (*self, *self._retired) for model in task.models)

@@ -71,7 +71,6 @@ GpuModel::GpuModel(std::shared_ptr<const Driver> driver, const ModelSpec& spec)
     check(spec, *program);
     workspace_bytes = program->workspace_bytes;
     facts_.kernels.clear();
-    facts_.padding.clear();  // the plan counts the kernels of model.json
     for (const GpuLaunch& launch : program->launches) {
         facts_.kernels.push_back(launch.name);
         facts_.blocks.push_back(launch.blocks);

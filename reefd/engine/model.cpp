@@ -181,20 +181,6 @@ void ModelSpec::set_outputs(std::vector<uint32_t> storages) {
     outputs_ = std::move(storages);
 }
 
-void ModelSpec::set_padding(std::vector<PaddingSegment> segments) {
-    uint32_t end = 0;
-    for (const PaddingSegment& segment : segments) {
-        if (segment.last <= end)
-            throw ModelError(name_ + ": a padding segment up to kernel " + std::to_string(segment.last) +
-                             " follows one up to " + std::to_string(end));
-        end = segment.last;
-    }
-    if (!segments.empty() && end != kernels_.size())
-        throw ModelError(name_ + ": the padding plan ends with kernel " + std::to_string(end) + " of " +
-                         std::to_string(kernels_.size()));
-    padding_ = std::move(segments);
-}
-
 DeviceModel::DeviceModel(const ModelSpec& spec) {
     auto tensors = [&](const std::vector<uint32_t>& indices) {
         std::vector<ModelTensor> list;
@@ -211,7 +197,6 @@ DeviceModel::DeviceModel(const ModelSpec& spec) {
     facts_.output_bytes = spec.output_bytes();
     for (const KernelSpec& kernel : spec.kernels())
         facts_.kernels.push_back(kernel.name);
-    facts_.padding = spec.padding();
     facts_.weight_bytes = 0;
     facts_.arena_bytes = spec.arena_bytes();
     facts_.snapshot_bytes = 0;

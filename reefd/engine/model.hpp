@@ -61,13 +61,6 @@ const char* dtype_name(reef_dtype dtype);
 // ModelError for an unknown name. Names are NumPy's: float32, uint8, bool, ...
 reef_dtype dtype_from_name(std::string_view name);
 
-// While a real-time model runs, best-effort work may use `units` of the device's compute units from the end of the segment
-// before (or kernel 0) up to kernel `last`.
-struct PaddingSegment {
-    uint32_t last;
-    uint32_t units;
-};
-
 // Bytes of the arena or of the slot's outputs.
 struct ByteRange {
     StorageKind kind;
@@ -95,10 +88,6 @@ public:
     // slot's area: one after the other, each on a page.
     void set_inputs(std::vector<uint32_t> storages);
     void set_outputs(std::vector<uint32_t> storages);
-    // The padding plan of the model's profile, after the last add_kernel: ends ascend to the number of kernels. Without
-    // one, best-effort work gets nothing while the model runs.
-    void set_padding(std::vector<PaddingSegment> segments);
-
     // The model as kernels of a GPU (gpu_program.hpp); a CPU needs none.
     void set_program(std::shared_ptr<const GpuProgram> program) { program_ = std::move(program); }
     const GpuProgram* program() const { return program_.get(); }
@@ -119,7 +108,6 @@ public:
     const std::vector<KernelSpec>& kernels() const { return kernels_; }
     const std::vector<uint32_t>& inputs() const { return inputs_; }
     const std::vector<uint32_t>& outputs() const { return outputs_; }
-    const std::vector<PaddingSegment>& padding() const { return padding_; }
     uint64_t input_bytes() const { return input_bytes_; }  // of a slot's input area, for this model
     uint64_t output_bytes() const { return output_bytes_; }
 
@@ -132,7 +120,6 @@ private:
     std::vector<KernelSpec> kernels_;
     std::vector<uint32_t> inputs_;
     std::vector<uint32_t> outputs_;
-    std::vector<PaddingSegment> padding_;
     std::shared_ptr<const GpuProgram> program_;
     uint64_t input_bytes_ = 0;
     uint64_t output_bytes_ = 0;
@@ -153,12 +140,11 @@ struct ModelFacts {
     std::vector<ModelTensor> outputs;
     uint64_t input_bytes;
     uint64_t output_bytes;
-    std::vector<std::string> kernels;     // names
-    std::vector<uint32_t> blocks;         // of each kernel instance
-    std::vector<PaddingSegment> padding;  // empty: none
-    uint64_t weight_bytes;                // that the loaded model holds
-    uint64_t arena_bytes;                 // of an execution context
-    uint64_t snapshot_bytes;              // of an execution context: what units save
+    std::vector<std::string> kernels;  // names
+    std::vector<uint32_t> blocks;      // of each kernel instance
+    uint64_t weight_bytes;             // that the loaded model holds
+    uint64_t arena_bytes;              // of an execution context
+    uint64_t snapshot_bytes;           // of an execution context: what units save
 };
 
 // A device's own form of a loaded model derives from this.

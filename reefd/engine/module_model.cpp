@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python's ModelSpec.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -102,13 +101,6 @@ nb::object arguments_of(const std::string& op, nb::dict attributes, size_t count
     return list;
 }
 
-void set_padding(ModelSpec& spec, const std::vector<std::pair<uint32_t, uint32_t>>& segments) {
-    std::vector<PaddingSegment> plan;
-    for (const auto& [last, units] : segments)
-        plan.push_back({last, units});
-    spec.set_padding(std::move(plan));
-}
-
 }  // namespace
 
 void bind_model(nb::module_& module) {
@@ -125,8 +117,7 @@ void bind_model(nb::module_& module) {
         .def(
             "set_program",
             [](ModelSpec& self, std::shared_ptr<GpuProgram> program) { self.set_program(std::move(program)); },
-            nb::arg("program"))
-        .def("set_padding", set_padding, nb::arg("segments"));
+            nb::arg("program"));
 }
 
 }  // namespace reef

@@ -2,13 +2,12 @@
 """From a checked resource to what the engine loads."""
 
 from reefd._engine import ModelSpec
-from reefd.resource.profile import Padding
 from reefd.resource.read import Resource
 from reefd.resource.restorable import accesses
 
 
-def model_spec(resource: Resource, padding: Padding | None = None) -> ModelSpec:
-    """The engine copies the weights: the resource may be dropped afterwards. `padding`: a plan for this device."""
+def model_spec(resource: Resource) -> ModelSpec:
+    """The engine copies the weights: the resource may be dropped afterwards."""
     model = resource.model
     spec = ModelSpec(model.name, model.arena_bytes)
     for storage in model.storage:
@@ -21,6 +20,4 @@ def model_spec(resource: Resource, padding: Padding | None = None) -> ModelSpec:
         spec.add_kernel(kernel.name, kernel.op, kernel.args, accesses(kernel), kernel.attributes)
     spec.set_inputs(model.inputs)
     spec.set_outputs(model.outputs)
-    if padding is not None:
-        spec.set_padding([(segment.last, segment.units) for segment in padding.segments])
     return spec

@@ -7,44 +7,11 @@ import subprocess
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
+from small import MACHINE, profile_of, write_model
 
 from reefd import resource
-from reefd._engine import CpuDevice, ModelError, ModelSpec
-from reefd.resource import Kernel, ModelFile, Storage
-from reefd.resource.load import model_spec
-from reefd.resource.profile import KernelProfile, Machine, Padding, Profile, Segment
-
-MACHINE = Machine(processor="Test 1000", kernels="portable, reefd 1", compute_units=4)
-
-
-def write_model(folder: Path, scale: float = 1.0) -> None:
-    """Two kernels: y = relu(x + w), in two steps."""
-    shape = [1, 64]
-    storages = [
-        Storage("x", 64, "float32", "input", shape),
-        Storage("w", 64, "float32", "weight", shape),
-        Storage("sum", 64, "float32", "arena", shape),
-        Storage("y", 64, "float32", "output", shape),
-    ]
-    kernels = [
-        Kernel("add", [0, 1, 2], "binary", ["read", "read", "write"], {"function": "add"}),
-        Kernel("relu", [2, 3], "unary", ["read", "write"], {"activation": "relu"}),
-    ]
-    model = ModelFile("small", storages, kernels, [0], [3], 256, version=1)
-    resource.write(folder, model, {"w": np.full(shape, scale, np.float32)})
-
-
-def profile_of(found: resource.Resource, **changes: object) -> Profile:
-    kernels = [
-        KernelProfile("add", 1, [900, 1000, 1000], 700, 900),
-        KernelProfile("relu", 1, [400, 500, 500], 450, 300),
-    ]
-    profile = Profile(
-        1, "cpu", found.digest, MACHINE, [1, 2, 4], kernels, Padding(0.02, 0.01, [Segment(1, 0), Segment(2, 3)])
-    )
-    return msgspec.structs.replace(profile, **changes)
+from reefd.resource.profile import Padding, Segment
 
 
 @pytest.fixture
@@ -163,19 +130,3 @@ def test_the_bound_of_a_kernel_is_its_longest_block_or_interval(folder: Path) ->
     assert [kernel.bound_ns for kernel in profile.kernels] == [900, 450]
     longest = profile.longest()
     assert longest is not None and longest.name == "add"
-
-
-def test_the_engine_takes_the_plan(folder: Path) -> None:
-    found = resource.read(folder)
-    CpuDevice(workers=1).load(model_spec(found, profile_of(found).padding))
-
-
-@pytest.mark.parametrize(
-    ("segments", "reason"), [([(1, 0)], "ends with kernel 1 of 2"), ([(2, 1), (2, 0)], "follows one up to 2")]
-)
-def test_the_engine_refuses_a_plan_that_is_not_of_the_schedule(
-    folder: Path, segments: list[tuple[int, int]], reason: str
-) -> None:
-    spec: ModelSpec = model_spec(resource.read(folder))
-    with pytest.raises(ModelError, match=reason):
-        spec.set_padding(segments)
