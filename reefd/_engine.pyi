@@ -146,6 +146,7 @@ class CpuDevice(LocalDevice):
         realtime: bool = False,
         spin_ns: int = 20_000,
         shield_after: int = 8,
+        exclusive: bool = True,
     ) -> None: ...
     def kernel_times(
         self, model: Model, inputs: Sequence[Memory], outputs: Sequence[Memory], *, rounds: int
@@ -158,6 +159,25 @@ class CpuDevice(LocalDevice):
         """For each kernel instance the longest of its blocks and the longest time between two check points, in
         nanoseconds; each block counts with the least of `rounds` runs. As many threads as the device has workers run
         blocks at once; the caches are emptied before each instance."""
+
+def vacate(
+    device: CpuDevice,
+    best_effort: Model,
+    inputs: Sequence[Memory],
+    outputs: Sequence[Memory],
+    real_time: Model,
+    real_time_inputs: Sequence[Memory],
+    real_time_outputs: Sequence[Memory],
+    *,
+    policy: str,
+    rounds: int,
+    within_ns: int,
+    seed: int = 1,
+) -> dict[str, list[int]]:
+    """Keeps the workers busy with one model and, `rounds` times, lets the other come as real-time work at a random time
+    below `within_ns` after a launch. Returns of each round latency_ns, until the last worker had left the best-effort
+    block that it was in (`sequential`: until the request was over), timer_ns, how late the caller's own timer was, and
+    redone, the most blocks that one worker abandoned. `streams` needs a device with exclusive=False."""
 
 class GpuDevice(LocalDevice):
     """EngineError with -ENODEV: no driver, or no such device."""

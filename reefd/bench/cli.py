@@ -69,6 +69,50 @@ def beside(
 
 
 @app.command
+def preempt(
+    *,
+    device: Literal["cpu"] = "cpu",
+    json: Json = False,
+    scale: float = 1.0,
+    parts: str = "",
+    policies: str = "",
+    resource_dir: Path = Path("build/resource"),
+) -> int:
+    """How long best-effort work takes to leave the device, what preemption costs, and what it protects.
+
+    Parameters
+    ----------
+    device
+        What to measure.
+    scale
+        Share of the usual number of rounds, for a quick look: 1 takes a quarter of an hour, 0.05 a minute.
+    parts
+        Of preempt, cost, added, kept; separated by commas, all of them if left out.
+    policies
+        Of reef, reset, wait, streams, sequential; separated by commas, all of them if left out.
+    resource_dir
+        Where the compiled networks are (`make resources`).
+    """
+    from reefd.bench import preempt as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        result = bench.measure(
+            parts.split(",") if parts else bench.PARTS,
+            policies.split(",") if policies else bench.POLICIES,
+            scale,
+            resource_dir,
+        )
+    except BenchError as error:
+        print(f"reefctl bench preempt: {error}", file=sys.stderr)
+        return 1
+    notes = [f"{key}: {value}" for key, value in result.facts.items()]
+    print_report(result.cases, result.ratios, notes, as_json=json, facts={"device": device, **result.facts})
+    return 0
+
+
+@app.command
 def interference(
     *,
     json: Json = False,

@@ -31,8 +31,11 @@ class PrivateDaemon:
         spinning: Spinning = "auto",
         cpus: Collection[int] = (),
         resource_dirs: Sequence[Path] = (),
+        settings: Mapping[str, str] | None = None,
+        suffix: str = "",
     ) -> None:
-        """manifests: file name -> YAML. cpus: where the daemon may run; empty: anywhere."""
+        """manifests: file name -> YAML. cpus: where the daemon may run; empty: anywhere. settings: more keys of
+        reefd.yaml. suffix: of the instance, tells the daemons of one benchmark apart."""
         self._folder = tempfile.TemporaryDirectory(prefix="reefd-bench-")
         folder = Path(self._folder.name)
         (folder / "tasks.d").mkdir()
@@ -40,10 +43,11 @@ class PrivateDaemon:
             (folder / "tasks.d" / name).write_text(text)
         self.socket = folder / "reef.sock"
         self.environment = os.environ | {"REEF_SOCKET": str(self.socket)}
-        (folder / "reefd.yaml").write_text(f"spinning: {spinning}\n")
+        keys = {"spinning": spinning, **(settings or {})}
+        (folder / "reefd.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
         self._cpus = cpus
         self._command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
-        self._command += ["--instance", f"bench-{os.getpid()}", "--runtime-dir", str(folder), "--device", "cpu"]
+        self._command += ["--instance", f"bench-{os.getpid()}{suffix}", "--runtime-dir", str(folder), "--device", "cpu"]
         self._command += ["--manifest-dir", str(folder / "tasks.d"), "--strict", "--log-level", "warning"]
         for directory in resource_dirs:
             self._command += ["--resource-dir", str(directory)]

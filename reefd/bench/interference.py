@@ -8,12 +8,10 @@ machine.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ import msgspec
 import numpy as np
 
 from libreef import Client
-from reefd.bench.beside import SETTLE_S, WINDOW_S, Windows
+from reefd.bench.beside import SETTLE_S, WINDOW_S
+from reefd.bench.clients import RealTime, real_time_class
 from reefd.bench.daemon import BenchError, PrivateDaemon
 from reefd.bench.hostile import KINDS
 from reefd.bench.report import Case, case
@@ -42,22 +41,20 @@ def measure(requests: int, rate: float, resource_dir: Path) -> tuple[list[Case],
             raise BenchError(f"there is no {model} in {resource_dir}: run `make resources`, or name --resource-dir")
     pairs = max(1, round(requests / rate / WINDOW_S / 2))
     times: dict[str, list[int]] = {"alone": [], "hostile": []}
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(10))
-    with PrivateDaemon(MANIFESTS, resource_dirs=[resource_dir.resolve()]) as daemon:
+    with real_time_class(), PrivateDaemon(MANIFESTS, resource_dirs=[resource_dir.resolve()]) as daemon:
         command = [sys.executable, "-m", "reefd.bench.hostile", str(daemon.socket), BE_TASK]
         attackers = [subprocess.Popen([*command, kind]) for kind in KINDS]
         try:
             with Client(RT_TASK, socket=daemon.socket, timeout=10.0) as client:
-                windows = Windows(client, rate)
+                windows = RealTime(client)
                 time.sleep(1.0)  # until all of them are at it
                 for _ in range(pairs):
                     _signal(attackers, signal.SIGSTOP)
                     time.sleep(SETTLE_S)
-                    times["alone"] += windows.measure(WINDOW_S)
+                    times["alone"] += windows.measure(WINDOW_S, rate).round_trip
                     _signal(attackers, signal.SIGCONT)
                     time.sleep(SETTLE_S)
-                    times["hostile"] += windows.measure(WINDOW_S)
+                    times["hostile"] += windows.measure(WINDOW_S, rate).round_trip
             _signal(attackers, signal.SIGCONT)
             status: dict[str, Any] = msgspec.json.decode(ask(daemon.socket.with_name("control.sock"), "status"))
             if any(attacker.poll() is not None for attacker in attackers):

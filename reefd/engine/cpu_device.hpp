@@ -47,6 +47,11 @@ public:
     uint64_t vacated_ns(QueueId queue) const override { return queues_[queue].vacated_ns(); }
     uint32_t statistics(WorkerStatistics* units, uint32_t room) const override;
 
+    // ---- to measure: cpu_vacate.hpp
+    uint32_t epoch(QueueId queue) const { return queues_[queue].epoch(); }
+    // From now on a worker notes when it leaves the best-effort block that it is in at `now_ns`.
+    void ask_who_leaves(uint64_t now_ns) { shared_.asked_ns.store(now_ns, std::memory_order_relaxed); }
+
 private:
     void stop();
 

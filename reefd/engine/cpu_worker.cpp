@@ -80,7 +80,8 @@ void CpuWorker::start(int cpu) {
 
 WorkerStatistics CpuWorker::statistics() const {
     return {real_time_ns_.load(std::memory_order_relaxed), best_effort_ns_.load(std::memory_order_relaxed),
-            blocks_.load(std::memory_order_relaxed), abandoned_.load(std::memory_order_relaxed)};
+            blocks_.load(std::memory_order_relaxed), abandoned_.load(std::memory_order_relaxed),
+            left_ns_.load(std::memory_order_relaxed)};
 }
 
 void CpuWorker::main(int cpu) {
@@ -185,6 +186,8 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
     add(real_time ? real_time_ns_ : best_effort_ns_, end - begin);
     if (real_time)
         class_->spent(end);
+    else if (const uint64_t asked = shared_.asked_ns.load(std::memory_order_relaxed); begin <= asked && asked < end)
+        left_ns_.store(end, std::memory_order_relaxed);
     if (!finished) {
         add(abandoned_, 1);
         context.block_abandoned();

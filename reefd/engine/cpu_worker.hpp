@@ -18,9 +18,10 @@ namespace reef {
 struct CpuShared {
     std::span<CpuQueue> queues;  // the real-time queue first
     CpuSignals signals;
-    uint64_t spin_ns;   // how long a worker waits for others in the same window before it sleeps
-    int fifo_priority;  // 0: never SCHED_FIFO
-    bool exclusive;     // DeviceOptions::exclusive
+    uint64_t spin_ns;                    // how long a worker waits for others in the same window before it sleeps
+    int fifo_priority;                   // 0: never SCHED_FIFO
+    bool exclusive;                      // DeviceOptions::exclusive
+    std::atomic<uint64_t> asked_ns = 0;  // who is in a best-effort block at this time notes when it leaves
     std::atomic<bool> stopping = false;
 
     // Best-effort blocks may not begin now.
@@ -76,6 +77,7 @@ private:
     std::atomic<uint64_t> best_effort_ns_ = 0;
     std::atomic<uint64_t> blocks_ = 0;
     std::atomic<uint64_t> abandoned_ = 0;
+    std::atomic<uint64_t> left_ns_ = 0;
 };
 
 }  // namespace reef

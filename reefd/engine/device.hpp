@@ -88,6 +88,7 @@ struct WorkerStatistics {
     uint64_t best_effort_ns;
     uint64_t blocks;     // finished
     uint64_t abandoned;  // begun and not finished
+    uint64_t left_ns;    // when it left the best-effort block that it was in when somebody asked; 0: nobody did
 };
 
 // The place of a request's tensors: base addresses as the device sees them.

@@ -11,6 +11,7 @@ void bind_gpu(nanobind::module_& module);     // GpuProgram, GpuDevice: module_g
 void bind_engine(nanobind::module_& module);  // Engine, Model, TaskSpec, Event, EngineError: module_engine.cpp
 
 struct LocalDevice;
+void bind_vacate(nanobind::module_& module);  // vacate: module_vacate.cpp
 // Windows, epochs and marks by hand, for the conformance suite: module_launching.cpp
 void bind_launching(nanobind::module_& module, nanobind::class_<LocalDevice>& local);
 

@@ -23,10 +23,11 @@ struct LocalCpuDevice : LocalDevice {
 };
 
 void make_device(LocalCpuDevice* self, uint32_t workers, const std::string& isa, bool realtime, uint64_t spin_ns,
-                 uint32_t shield_after) {
+                 uint32_t shield_after, bool exclusive) {
     new (self) LocalCpuDevice({.isa = choose_isa(isa),
                                .workers = workers,
                                .realtime = realtime,
+                               .exclusive = exclusive,
                                .spin_ns = spin_ns,
                                .shield_after = shield_after});
 }
@@ -173,11 +174,13 @@ void bind_device(nb::module_& module) {
     bind_launching(module, local);
     nb::class_<LocalCpuDevice, LocalDevice>(module, "CpuDevice")
         .def("__init__", make_device, nb::kw_only(), nb::arg("workers") = 0, nb::arg("isa") = "",
-             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8)
+             nb::arg("realtime") = false, nb::arg("spin_ns") = 20'000, nb::arg("shield_after") = 8,
+             nb::arg("exclusive") = true)
         .def("kernel_times", kernel_times_list, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
              nb::arg("rounds"))
         .def("block_times", block_times_list, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"), nb::kw_only(),
              nb::arg("rounds"));
+    bind_vacate(module);
 }
 
 }  // namespace reef

@@ -25,6 +25,9 @@ struct RunReport {
     uint64_t vacated_ns_worst;  // longest time from an epoch written to the last block left
 };
 
+// Until something retires that the caller has not looked at, at most so long. What it looks at in between is its own.
+void sleep_on(Device& device, uint64_t longest_ns = 1'000'000'000);
+
 class Runner {
 public:
     // Nobody else may use the real-time queue and `queue` meanwhile.
