@@ -27,6 +27,8 @@ help:
 	@echo 'make test-sanitize  the perception networks and the device under three sanitizers'
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
 	@echo 'make test-random 5,000 random chains of operators against ONNX Runtime'
+	@echo 'make test-zoo    every network of the zoo against ONNX Runtime; the large ones take a while'
+	@echo 'make fuzz-onnx   20,000 damaged and hostile models through the compiler, in children with limits'
 	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
@@ -86,6 +88,13 @@ test-onnx: setup
 .PHONY: test-random
 test-random: setup
 	$(BIN)/python -m pytest -q --hypothesis-profile=nightly tests/compiler/test_random.py
+
+.PHONY: test-zoo fuzz-onnx
+test-zoo: setup
+	$(BIN)/python -m pytest -q -s -m zoo tests/compiler/test_zoo.py
+
+fuzz-onnx: setup
+	$(BIN)/python tests/compiler/fuzz.py
 
 test-gfx906: setup
 	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu

@@ -14,6 +14,7 @@ from reefd.compiler.tensors import ELEMENT_TYPES, TENSOR_TYPES
 
 # Operators whose shape the standard leaves to their function body; they change none.
 _LIKE_INPUT = {"GroupNormalization", "MeanVarianceNormalization"}
+_MAX_EQUATION = 256
 _MAX_SHAPE_DATA = 4096  # elements of a constant that shape inference may look at
 
 
@@ -30,6 +31,8 @@ def infer(
         return {
             name: Value(name, kind, inputs[0].shape) for name, kind in zip(proto.output, kinds, strict=False) if name
         }
+    if proto.op_type == "Einsum":
+        _check_equation(proto)
     try:
         schema = onnx.defs.get_schema(proto.op_type, opset, domain)
     except onnx.defs.SchemaError:
@@ -47,6 +50,16 @@ def infer(
     except Exception as error:  # InferenceError and the bindings' own errors, with the story in the text
         raise ValueError(f"shape inference: {str(error).strip().splitlines()[-1]}") from None
     return {name: _value(name, inferred.get(name)) for name in proto.output if name}
+
+
+def _check_equation(proto: NodeProto) -> None:
+    """Shape inference takes for ever over some that make no sense."""
+    for attribute in proto.attribute:
+        terms = attribute.s.replace(b"->", b",").split(b",")
+        if attribute.name == "equation" and (
+            len(attribute.s) > _MAX_EQUATION or any(term.count(b".") not in (0, 3) for term in terms)
+        ):
+            raise ValueError(f"its equation {attribute.s[:80]!r} makes no sense")
 
 
 def _value(name: str, inferred: TypeProto | None) -> Value:

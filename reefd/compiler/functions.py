@@ -5,14 +5,43 @@ The standard's are expanded where they stand, because some of their bodies depen
 types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, FunctionProto, NodeProto
+from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 from reefd.compiler.ir import Value
 from reefd.compiler.tensors import TENSOR_TYPES
+
+Key = tuple[str, str, str]  # domain, name, overload
+_MAX_CALLS = 100
+
+
+def expanded_nodes(model: ModelProto) -> int:
+    """How many nodes a model has once the calls of its own functions are replaced by their bodies. ValueError: they
+    call themselves, or each other more than 100 deep. Nothing is expanded for it: a few lines may stand for 2^30."""
+    known = {(function.domain, function.name, function.overload): function for function in model.functions}
+    sizes: dict[Key, int] = {}
+
+    def size(key: Key, depth: int) -> int:
+        if depth > _MAX_CALLS:
+            raise ValueError(f"function {key[1]!r} calls itself, or functions call each other too deeply")
+        if key not in sizes:
+            sizes[key] = count(known[key].node, depth)
+        return sizes[key]
+
+    def count(nodes: Iterable[NodeProto], depth: int) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            total += size(key, depth + 1) if key in known else 1
+            for attribute in node.attribute:
+                for graph in (attribute.g, *attribute.graphs):
+                    total += count(graph.node, depth)
+        return total
+
+    return count(model.graph.node, 0)
 
 
 def body(proto: NodeProto, inputs: Sequence[Value | None], opset: int) -> FunctionProto | None:
@@ -66,7 +95,10 @@ def _fill_in(node: NodeProto, proto: NodeProto, function: FunctionProto) -> None
 
 def defaults(proto: NodeProto, opset: int) -> None:
     """Writes the standard's defaults into a node, for bodies that refer to them."""
-    schema = onnx.defs.get_schema(proto.op_type, opset, proto.domain)
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, opset, proto.domain)
+    except onnx.defs.SchemaError:
+        return
     names = {attribute.name for attribute in proto.attribute}
     for name, attribute in schema.attributes.items():
         if name not in names and attribute.default_value.name:

@@ -13,6 +13,7 @@ _EPILOGUES = (*CONVOLUTIONS, "matmul")
 
 
 def fuse(graph: Graph) -> None:
+    _bring_activations(graph)
     consumers = graph.consumers()
     producers = graph.producers()
     places = {node: place for place, node in enumerate(graph.nodes)}
@@ -30,6 +31,35 @@ def fuse(graph: Graph) -> None:
     kept = [node for node in graph.nodes if node not in absorbed]
     graph.nodes = sorted(kept, key=lambda node: places[node])
     graph.remove_dead()
+
+
+def _bring_activations(graph: Graph) -> None:
+    """An activation of what was only moved since a kernel computed it is applied before the moves, where it costs
+    nothing: a detector's head is turned, and then goes through a sigmoid."""
+    consumers, producers = graph.consumers(), graph.producers()
+    ahead: dict[Node, Node] = {}  # the activation that now follows this node
+    for node in graph.nodes:
+        if node.op != "unary" or node.attributes["activation"] == "prelu":
+            continue
+        moves, value = [], node.input(0)
+        while (move := producers.get(value)) is not None and move.op in ("reshape", "transpose"):
+            if sole_consumer(graph.outputs, consumers, value) is None:
+                break
+            moves.append(move)
+            value = move.input(0)
+        source = producers.get(value)
+        alone = sole_consumer(graph.outputs, consumers, value) is not None
+        if not moves or source is None or source.op not in _EPILOGUES or not alone or source in ahead:
+            continue
+        moved = node.output
+        node.inputs, node.outputs = [value], [Value(moved.name, value.dtype, value.shape)]
+        moves[-1].inputs = [node.output]
+        moves[0].outputs = [moved]
+        ahead[source] = node
+    if ahead:
+        brought = set(ahead.values())
+        kept = [node for node in graph.nodes if node not in brought]
+        graph.nodes = [each for node in kept for each in ((node, ahead[node]) if node in ahead else (node,))]
 
 
 def _take(node: Node, after: Node, places: dict[Node, int], absorbed: set[Node]) -> None:

@@ -5,6 +5,7 @@ The same structs serve every stage. After loading, a node's `op` is an ONNX oper
 kernels/README.md or one of the two that cost nothing, `reshape` and (until the layout stage) `transpose`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class Value:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+        return math.prod(self.shape)  # of any size: a file may declare shapes that no machine holds
 
     @property
     def bytes(self) -> int:

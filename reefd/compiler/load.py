@@ -5,6 +5,7 @@ One walk in topological order does both: a node whose inputs are constants is ev
 shape), so that every later shape that was computed from it is a constant too. The file is not trusted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from reefd.compiler.errors import CompileError, Problem
 from reefd.compiler.folding import evaluate, infer
 from reefd.compiler.ir import Graph, Node, Value, constants
 from reefd.compiler.progress import SILENT, Progress
-from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array
+from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array, type_name
 
-MAX_CONSTANT_BYTES = 4 << 30
+MAX_FOLDED_BYTES = 1 << 30  # what a file that holds no weights may have computed; with weights, also four times those
+MAX_NODES = 100_000
+MAX_TENSOR_BYTES = 64 << 30
 _MAX_FILE = 2 << 30  # protobuf's own limit
 _MAX_DEPTH = 16  # of functions that are defined by functions
 Known = Callable[[str, str], bool]
@@ -48,13 +51,25 @@ def from_model(
     model: ModelProto, path: Path, shapes: Mapping[str, Sequence[int]], supported: Known, progress: Progress = SILENT
 ) -> Graph:
     """As load, for a model that is in memory. `path` names it in errors and is where its external data lies."""
+    try:
+        nodes = functions.expanded_nodes(model)
+    except ValueError as error:
+        raise CompileError(str(path), [Problem(str(error))]) from None
+    if nodes > MAX_NODES:
+        raise CompileError(str(path), [Problem(f"{nodes} nodes, at most {MAX_NODES} are allowed")])
     _take_in(model, path)
+    for info in model.graph.output:  # what is declared of an output is not used: a file need not say its shape
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape"):
+            info.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker raises several types, with the whole story in the text
         raise CompileError(str(path), [Problem(f"not a valid ONNX model: {_first_line(error)}")]) from None
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:  # as above
+            raise CompileError(str(path), [Problem(f"its functions: {_first_line(error)}")]) from None
     return _Loader(model, path, shapes, supported, progress).graph()
 
 
@@ -96,6 +111,8 @@ class _Loader:
         self.opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
         self.nodes: list[Node] = []
         self.constant_bytes = 0
+        self.most_constants = MAX_FOLDED_BYTES
+        self.visited = 0
         self.depth = 0
 
     def graph(self) -> Graph:
@@ -109,6 +126,9 @@ class _Loader:
         values.update((value.name, value) for value in inputs)
         self._walk(proto.node, values)
         outputs: list[Value] = []
+        for name, count in Counter(info.name for info in proto.output).items():
+            if count > 1:
+                self.problems.append(Problem(f"output {name!r} is declared {count} times"))
         for info in proto.output:
             value = values.get(info.name)
             if value is None and not self.problems:
@@ -127,6 +147,7 @@ class _Loader:
             array = self._array(tensor, f"initializer {tensor.name!r}")
             if array is not None:
                 values[tensor.name] = _constant(tensor.name, array)
+                self.most_constants += 4 * array.nbytes
         if proto.sparse_initializer:
             self.problems.append(Problem("sparse initializers are not supported", nearest="dense ones"))
 
@@ -146,7 +167,7 @@ class _Loader:
         tensor = info.type.tensor_type
         dtype = ELEMENT_TYPES.get(tensor.elem_type, "")
         if not dtype:
-            self.problems.append(Problem(f"{what} has element type {TensorProto.DataType.Name(tensor.elem_type)}"))
+            self.problems.append(Problem(f"{what} has element type {type_name(tensor.elem_type)}"))
         declared = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
         if not tensor.HasField("shape"):
             declared = ["?"] * len(given or ["?"])
@@ -164,7 +185,10 @@ class _Loader:
                 )
             )
             declared = [1] * len(declared)
-        return Value(info.name, dtype or "float32", tuple(int(extent) for extent in declared))
+        value = Value(info.name, dtype or "float32", tuple(int(extent) for extent in declared))
+        if value.bytes > MAX_TENSOR_BYTES:
+            self.problems.append(Problem(f"{what} takes {value.bytes} bytes, more than is allowed"))
+        return value
 
     def _walk(self, nodes: Sequence[NodeProto], values: dict[str, Value | None]) -> None:
         values[""] = None
@@ -192,6 +216,11 @@ class _Loader:
         if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
             return self._constant_node(proto, values)
         opset = self.opsets.get(proto.domain or "ai.onnx", 1)
+        self.visited += 1
+        if self.visited > MAX_NODES:
+            raise CompileError(
+                str(self.path), [Problem(f"more than {MAX_NODES} nodes once its functions are expanded")]
+            )
         known = self.supported(proto.domain, proto.op_type)
         if not known and not constants(inputs) and self._expand(proto, inputs, opset, values):
             return True
@@ -201,10 +230,13 @@ class _Loader:
             self._problem(proto, str(error))
             return False
         size = sum(value.bytes for value in types.values())
+        if size > MAX_TENSOR_BYTES:
+            self._problem(proto, f"its results take {size} bytes, more than is allowed")
+            return False
         foldable = constants(inputs) and proto.op_type not in _RANDOM
         if foldable or proto.op_type in ("Shape", "Size"):
             self.constant_bytes += size
-            if self.constant_bytes > MAX_CONSTANT_BYTES:
+            if self.constant_bytes > self.most_constants:
                 self._problem(proto, f"its constant result takes {size} bytes, more than is allowed")
                 return False
             folded = evaluate(proto, inputs, opset)

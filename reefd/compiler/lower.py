@@ -30,6 +30,10 @@ def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
         except Unsupported as error:
             problems.append(Problem(error.reason, node.name, node.op, error.attribute, error.nearest))
             continue
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            # Shape inference accepts what contradicts itself. The kernel's own words are better than none.
+            problems.append(Problem(f"its operands and attributes do not fit: {error}", node.name, node.op))
+            continue
         for declared, value in zip(node.writes(), results, strict=True):
             replaced[declared] = value
     if problems:

@@ -7,11 +7,17 @@ alive at the same time never share bytes of the arena, and what a kernel writes 
 so no instance overwrites its own operands and any block of it may run again.
 """
 
+import itertools
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from reefd.compiler.ir import Graph, Node, Value
 from reefd.resource.schema import ALIGNMENT
+
+Bytes = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,28 +130,27 @@ class _Planner:
                 if owner.data is None and owner not in self.outputs and owner not in self.graph.inputs:
                     born.setdefault(owner, step)
                     died[owner] = step
-        live = [0] * (len(self.kernels) + 1)
-        for owner, first in born.items():
-            for step in range(first, died[owner] + 1):
-                live[step] += _aligned(owner.bytes)
-        offsets: dict[Value, int] = {}
-        total = 0
-        for owner in sorted(born, key=lambda owner: (-owner.bytes, born[owner])):
-            neighbours = sorted(
-                (offsets[other], offsets[other] + _aligned(other.bytes))
-                for other in offsets
-                if born[other] <= died[owner] and born[owner] <= died[other]
-            )
-            offsets[owner] = _first_gap(neighbours, _aligned(owner.bytes))
-            total = max(total, offsets[owner] + _aligned(owner.bytes))
-        return offsets, total, max(live)
+        change = [0] * (len(self.kernels) + 1)
+        for owner, step in born.items():
+            change[step] += _aligned(owner.bytes)
+            change[died[owner] + 1] -= _aligned(owner.bytes)
+        live_bytes = max(itertools.accumulate(change))
+        owners = sorted(born, key=lambda owner: (-owner.bytes, born[owner]))
+        sizes = np.array([_aligned(owner.bytes) for owner in owners], np.int64)
+        first = np.array([born[owner] for owner in owners])
+        last = np.array([died[owner] for owner in owners])
+        begins = np.zeros(len(owners), np.int64)
+        for place in range(len(owners)):
+            beside = (first[:place] <= last[place]) & (first[place] <= last[:place])
+            begins[place] = _first_gap(begins[:place][beside], sizes[:place][beside], int(sizes[place]))
+        total = int((begins + sizes).max(initial=0))
+        return {owner: int(begin) for owner, begin in zip(owners, begins, strict=True)}, total, live_bytes
 
 
-def _first_gap(taken: list[tuple[int, int]], size: int) -> int:
-    """The lowest offset where `size` bytes fit between ranges that are sorted and may overlap."""
-    end = 0
-    for begin, stop in taken:
-        if begin - end >= size:
-            break
-        end = max(end, stop)
-    return end
+def _first_gap(begins: Bytes, sizes: Bytes, size: int) -> int:
+    """The lowest offset where `size` bytes fit between ranges that may overlap."""
+    order = np.argsort(begins, kind="stable")
+    starts = begins[order]
+    ends = np.maximum.accumulate(np.concatenate([[0], starts + sizes[order]]))  # of all before, then of all
+    fits = np.flatnonzero(starts - ends[:-1] >= size)
+    return int(ends[fits[0] if len(fits) else -1])

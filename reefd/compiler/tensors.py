@@ -16,12 +16,15 @@ ELEMENT_TYPES: dict[int, str] = {
 TENSOR_TYPES = {name: code for code, name in ELEMENT_TYPES.items()}
 
 
+def type_name(code: int) -> str:
+    """As ONNX calls it, or the number of a type that nobody knows."""
+    return TensorProto.DataType.Name(code) if code in TensorProto.DataType.values() else str(code)
+
+
 def tensor_array(tensor: TensorProto, folder: Path) -> np.ndarray:
     """The tensor's data. ValueError: an element type that no kernel has, or data that does not fit its shape."""
     if tensor.data_type not in ELEMENT_TYPES:
-        known = tensor.data_type in TensorProto.DataType.values()
-        name = TensorProto.DataType.Name(tensor.data_type) if known else str(tensor.data_type)
-        raise ValueError(f"element type {name} is not supported")
+        raise ValueError(f"element type {type_name(tensor.data_type)} is not supported")
     if tensor.data_location == TensorProto.EXTERNAL:
         return _external(tensor, folder)
     try:

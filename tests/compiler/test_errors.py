@@ -2,6 +2,8 @@
 """A model that cannot be compiled is refused with every reason at once, and no file makes the compiler crash."""
 
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -157,3 +159,102 @@ def test_a_value_used_before_it_is_made(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CompileError):
         load(path, {}, supported)
+
+
+def model_over_x(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, shape: tuple[int, ...] = (2, 3)
+) -> onnx.ModelProto:
+    """x -> y, nothing about it inferred or checked."""
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+    )  # fmt: skip
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("local", 1)], ir_version=8
+    )
+
+
+def calling(model: onnx.ModelProto, *calls: tuple[str, list[str]]) -> onnx.ModelProto:
+    """Local functions, each of which applies others one after the other; those that are none of them are ReLUs."""
+    names = {name for name, _ in calls}
+    for name, called in calls:
+        values = ["a", *(f"m{place}" for place in range(len(called) - 1)), "b"]
+        nodes = [
+            helper.make_node(*(("Relu", [values[place]], [values[place + 1]]) if other not in names
+                               else (other, [values[place]], [values[place + 1]])),
+                             domain="local" if other in names else "")
+            for place, other in enumerate(called)
+        ]  # fmt: skip
+        imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+        model.functions.append(helper.make_function("local", name, ["a"], ["b"], nodes, imports))
+    return model
+
+
+CALL = [helper.make_node("f0", ["x"], ["y"], domain="local")]
+EXP = [helper.make_node("Exp", ["c"], [f"d{place}"]) for place in range(8)]
+HOSTILE = {
+    "a function that calls itself": (calling(model_over_x(CALL), ("f0", ["f0"])), "calls itself"),
+    "functions that call each other": (calling(model_over_x(CALL), ("f0", ["f1"]), ("f1", ["f0"])), "calls itself"),
+    "2^30 nodes in thirty functions": (
+        calling(model_over_x(CALL), *((f"f{n}", [f"f{n + 1}"] * 2) for n in range(30)), ("f30", ["Relu"])),
+        "at most 100000",
+    ),
+    "functions 3,000 deep": (
+        calling(model_over_x(CALL), *((f"f{n}", [f"f{n + 1}"]) for n in range(3000))), "too deeply"
+    ),
+    "an input that no machine holds": (
+        model_over_x([helper.make_node("Relu", ["x"], ["y"])], shape=(2**62, 2**62)), "more than is allowed"
+    ),
+    "a triangle that no machine holds": (
+        model_over_x([helper.make_node("Trilu", ["x"], ["y"])], shape=(1 << 16, 1 << 16)), "a constant of 4294967296"
+    ),
+    "folding without end": (
+        model_over_x(
+            [helper.make_node("ConstantOfShape", ["s"], ["c"]), *EXP, helper.make_node("Add", ["x", "d0"], ["y"])],
+            {"s": np.array([1 << 26])}, (1,),
+        ),
+        "more than is allowed",
+    ),
+    "a range without end": (
+        model_over_x(
+            [helper.make_node("Range", ["a", "b", "c"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])],
+            {"a": np.array(0.0, np.float32), "b": np.array(1e12, np.float32), "c": np.array(1.0, np.float32)}, (1,),
+        ),
+        "more than is allowed",
+    ),
+    "an equation without end": (
+        model_over_x([helper.make_node("Einsum", ["x", "x"], ["y"], equation="..." * 1000 + "->")]), "makes no sense"
+    ),
+    "one output twice": (
+        (lambda model: (model, model.graph.output.append(model.graph.output[0])))(
+            model_over_x([helper.make_node("Relu", ["x"], ["y"])])
+        )[0],
+        "is declared 2 times",
+    ),
+    "a type that nobody knows": (
+        (lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", 77) or model)(
+            model_over_x([helper.make_node("Relu", ["x"], ["y"])])
+        ),
+        "has element type 77",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_models(tmp_path: Path, what: str) -> None:
+    model, reason = HOSTILE[what]
+    path = saved(tmp_path / "m.onnx", model)
+    assert any(reason in problem.reason for problem in problems(path))
+
+
+def test_an_output_need_not_say_its_shape(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", model_over_x([helper.make_node("Relu", ["x"], ["y"])]))
+    assert compile_model(path, tmp_path / "m").kernels == 1
+
+
+def test_fuzzed_models_end_in_a_compile_error(tmp_path: Path) -> None:
+    """In children with limits on memory and time; `make fuzz-onnx` tries many more."""
+    command = [sys.executable, Path(__file__).with_name("fuzz.py"), "--rounds", "600", "--keep", tmp_path / "fuzz"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout

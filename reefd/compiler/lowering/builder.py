@@ -2,6 +2,7 @@
 """What a lowering function builds with: kernels with their result's shape, and the reshapes and transposes between
 them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
 
 MAX_RANK = 8
+MAX_CONSTANT = 1 << 28
 
 # The functions of kernels/cpu/activation.hpp: what `unary` can do, and the end of any kernel with an epilogue.
 VECTORISED = frozenset(
@@ -60,6 +62,8 @@ class Builder:
         shape = tuple(int(extent) for extent in shape)
         if shape == value.shape:
             return value
+        if math.prod(shape) != value.size:
+            raise Unsupported(f"{list(value.shape)} cannot be seen as {list(shape)}")
         if value.data is not None:
             return Value(value.name, value.dtype, shape, value.data.reshape(shape))
         return self.emit("reshape", [value], shape)
@@ -126,6 +130,12 @@ class Builder:
         kept = [1 if axis in axes else extent for axis, extent in enumerate(value.shape)]
         result = self.emit("reduce", [value], kept, function=function, axes=axes)
         return result if keepdims else self.reshape(result, [n for axis, n in enumerate(kept) if axis not in axes])
+
+
+def room(count: int) -> None:
+    """Asked before a constant of `count` elements is made: shapes come from the file."""
+    if count > MAX_CONSTANT:
+        raise Unsupported(f"it needs a constant of {count} elements", nearest=f"at most {MAX_CONSTANT}")
 
 
 def static(node: Node, index: int, what: str) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import Builder, present, static
+from reefd.compiler.lowering.builder import Builder, present, room, static
 
 # ONNX -> the function of the `unary` kernel, with nothing else to say.
 UNARY = {
@@ -202,6 +202,7 @@ def dropout(build: Builder, node: Node) -> Value | list[Value]:
     x = node.input(0)
     if len(node.outputs) > 1 and node.outputs[1] is not None:
         dtype = node.outputs[1].dtype
+        room(x.size)
         return [x, build.constant(np.ones(x.shape, dtype))]
     return x
 

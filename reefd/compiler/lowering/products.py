@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matrix products."""
 
+import math
+
 import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import Builder, present
+from reefd.compiler.lowering.builder import Builder, present, room
 
 
 def matmul(build: Builder, node: Node) -> Value:
@@ -93,6 +95,7 @@ def _diagonal(build: Builder, value: Value, term: str) -> tuple[Value, str]:
         first = term.index(letter)
         second = term.index(letter, first + 1)
         shape = [value.shape[axis] if axis in (first, second) else 1 for axis in range(value.rank)]
+        room(value.shape[first] ** 2)
         keep = build.constant(np.eye(value.shape[first], dtype=bool).reshape(shape))
         masked = build.emit("where", [keep, value, build.scalar(0, value)], value.shape, value.dtype)
         return _diagonal(build, build.reduce("sum", masked, [second], False), term[:second] + term[second + 1 :])
@@ -118,7 +121,7 @@ def _contract(build: Builder, a: Value, a_term: str, b: Value, b_term: str, late
 
     def grouped(value: Value, term: str, groups: list[list[str]]) -> Value:
         turned = build.transpose(value, [term.index(letter) for group in groups for letter in group])
-        return build.reshape(turned, [int(np.prod([extent[letter] for letter in group])) for group in groups])
+        return build.reshape(turned, [math.prod(extent[letter] for letter in group) for group in groups])
 
     product = build.matmul(grouped(a, a_term, [batch, rows, inner]), grouped(b, b_term, [batch, inner, columns]))
     term = "".join([*batch, *rows, *columns])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that look along an axis: reductions, softmax, normalisation, running sums, the largest k."""
 
+import math
+
 import numpy as np
 
 from reefd.compiler.errors import Unsupported
@@ -66,7 +68,7 @@ def softmax(build: Builder, node: Node) -> Value:
     x = node.input(0)
     if node.opset < 13 and axis_of(node, "axis", 1, x.rank) != x.rank - 1:
         axis = axis_of(node, "axis", 1, x.rank)
-        flat = build.reshape(x, [int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:]))])
+        flat = build.reshape(x, [math.prod(x.shape[:axis]), math.prod(x.shape[axis:])])
         return build.reshape(_softmax(build, flat, 1, node.op), x.shape)
     return _softmax(build, x, axis_of(node, "axis", 1 if node.opset < 13 else -1, x.rank), node.op)
 
@@ -125,7 +127,7 @@ def rms_normalization(build: Builder, node: Node) -> Value:
 
 def _vectors(x: Value, operands: list[Value | None], axis: int) -> bool:
     """Whether scale and bias have one element for each of the normalised ones, as the kernel wants."""
-    length = int(np.prod(x.shape[axis:]))
+    length = math.prod(x.shape[axis:])
     return x.dtype == "float32" and all(
         operand is None or (operand.size == length and operand.dtype == "float32") for operand in operands
     )
@@ -134,7 +136,7 @@ def _vectors(x: Value, operands: list[Value | None], axis: int) -> bool:
 def normalized(
     build: Builder, x: Value, scale: Value | None, bias: Value | None, axis: int, epsilon: float, center: bool = True
 ) -> Value:
-    length = int(np.prod(x.shape[axis:]))
+    length = math.prod(x.shape[axis:])
     inputs = [build.reshape(x, [x.size // length, length] if axis != x.rank - 1 else x.shape)]
     inputs += [build.reshape(operand, [length]) for operand in (scale, bias) if operand is not None]
     flags = {"scale": int(scale is not None), "bias": int(bias is not None), "center": int(center)}
@@ -198,7 +200,7 @@ def local_response_normalization(build: Builder, node: Node) -> Value:
     alpha, beta, bias = float(take("alpha", 1e-4)), float(take("beta", 0.75)), float(take("bias", 1.0))
     square = build.binary("mul", x, x)
     # Channels become the columns of a picture: [N, 1, C, rest], pooled over C.
-    rows = build.reshape(square, [x.shape[0], x.shape[1], int(np.prod(x.shape[2:]))])
+    rows = build.reshape(square, [x.shape[0], x.shape[1], math.prod(x.shape[2:])])
     turned = build.reshape(build.transpose(rows, [0, 2, 1]), [x.shape[0], rows.shape[2], 1, x.shape[1]])
     before = (size - 1) // 2
     pooled = build.emit(

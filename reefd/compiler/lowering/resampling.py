@@ -12,7 +12,7 @@ import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import Builder, static
+from reefd.compiler.lowering.builder import Builder, room, static
 
 
 def coordinates(node: Node) -> str:
@@ -113,6 +113,7 @@ class _Line:
 
     def places(self) -> np.ndarray:
         """Where each output place lies on the input's axis."""
+        room(self.count)
         x = np.arange(self.count, dtype=np.float64)
         last = self.extent - 1
         match self.transformation:
@@ -163,6 +164,7 @@ class _Line:
 
     def weights(self) -> np.ndarray:
         """[count, extent]: how much each input place gives to each output place."""
+        room(max(self.count, self.extent) * self.extent)
         if self.mode == "nearest":
             return np.asarray(np.eye(self.extent)[self.nearest()])
         if self.mode not in ("linear", "cubic"):
@@ -170,6 +172,7 @@ class _Line:
         result = np.zeros((self.count, self.extent))
         shrink = min(self.scale, 1.0) if self._take("antialias", 0) else 1.0
         reach = 1 if self.mode == "linear" else 2
+        room(int(min(reach / shrink, 1e18)))
         first = int(np.floor(-reach / shrink)) + 1
         offsets = np.arange(first, 2 - first)
         for row, place in enumerate(self.places()):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that move or rename elements without computing."""
 
+import math
+
 import numpy as np
 
 from reefd.compiler.errors import Unsupported
 from reefd.compiler.ir import Node, Value
-from reefd.compiler.lowering.builder import MAX_RANK, Builder, axis_of, present, static, static_ints
+from reefd.compiler.lowering.builder import MAX_RANK, Builder, axis_of, present, room, static, static_ints
 
 
 def reshape(build: Builder, node: Node) -> Value:
@@ -129,11 +131,11 @@ def tile(build: Builder, node: Node) -> Value:
         shape[axis] *= repeats[axis]
         inner = 1
         if len(wide) + 3 > MAX_RANK or axis == 0:
-            ahead = int(np.prod(x.shape[:axis]))
+            ahead = math.prod(x.shape[:axis])
             x = build.emit("expand", [build.reshape(x, [ahead, *apart])], [ahead, *wide])
             x = build.reshape(x, shape)
             apart, wide = [], []
-            inner = int(np.prod(shape[axis:]))
+            inner = math.prod(shape[axis:])
     return x
 
 
@@ -174,6 +176,7 @@ def scatter_nd(build: Builder, node: Node) -> Value:
 def constant_of_shape(build: Builder, node: Node) -> Value:
     fill = node.attributes.get("value")
     data = np.zeros(1, np.float32) if fill is None else fill
+    room(node.output.size)
     return build.constant(np.full(node.output.shape, data.reshape(-1)[0], data.dtype))
 
 
@@ -191,6 +194,7 @@ def trilu(build: Builder, node: Node) -> Value:
     diagonal = 0 if k is None else int(k.reshape(-1)[0])
     rows, columns = x.shape[-2:]
     upper = bool(node.attributes.get("upper", 1))
+    room(rows * columns)
     place = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     keep = place >= diagonal if upper else place <= diagonal
     return build.emit("where", [build.constant(keep), x, build.scalar(0, x)], x.shape, x.dtype)
@@ -198,4 +202,5 @@ def trilu(build: Builder, node: Node) -> Value:
 
 def eye_like(build: Builder, node: Node) -> Value:
     rows, columns = node.output.shape
+    room(rows * columns)
     return build.constant(np.eye(rows, columns, int(node.attributes.get("k", 0)), node.output.dtype))
