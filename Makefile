@@ -110,6 +110,7 @@ bench-checkpoints: setup
 	$(BIN)/python tests/kernels/checkpoints.py
 
 test-systemd: deb c resources
+	@test -x /lib/systemd/systemd || .ci/packages systemd
 	$(BIN)/python -m pytest -m systemd tests/systemd
 
 N ?= 10000

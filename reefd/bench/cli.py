@@ -145,6 +145,28 @@ def interference(
 
 
 @app.command
+def death(*, json: Json = False, rounds: int = 30) -> int:
+    """How soon a client that waits knows that its daemon was killed.
+
+    Parameters
+    ----------
+    rounds
+        Daemons to kill.
+    """
+    from reefd.bench import death as bench
+    from reefd.bench.daemon import BenchError
+    from reefd.bench.report import print_report
+
+    try:
+        cases, ratios, notes = bench.measure(rounds)
+    except BenchError as error:
+        print(f"reefctl bench death: {error}", file=sys.stderr)
+        return 1
+    print_report(cases, ratios, notes, as_json=json)
+    return 0
+
+
+@app.command
 def models(
     *,
     device: Literal["cpu"] = "cpu",

@@ -41,7 +41,8 @@ def measure(requests: int, rate: float, resource_dir: Path) -> tuple[list[Case],
             raise BenchError(f"there is no {model} in {resource_dir}: run `make resources`, or name --resource-dir")
     pairs = max(1, round(requests / rate / WINDOW_S / 2))
     times: dict[str, list[int]] = {"alone": [], "hostile": []}
-    with real_time_class(), PrivateDaemon(MANIFESTS, resource_dirs=[resource_dir.resolve()]) as daemon:
+    place = [resource_dir.resolve()]
+    with real_time_class(), PrivateDaemon(MANIFESTS, resource_dirs=place, log_level="error") as daemon:
         command = [sys.executable, "-m", "reefd.bench.hostile", str(daemon.socket), BE_TASK]
         attackers = [subprocess.Popen([*command, kind]) for kind in KINDS]
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests/hostile"
-INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include")]
+INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
 # All of the engine but for its devices with kernels and drivers, and what binds it to Python.
 LEFT_OUT = ("module", "cpu_", "gpu_", "driver", "engine", "runner", "thread")
 ENGINE = [path for path in sorted((ROOT / "reefd/engine").glob("*.cpp")) if not path.stem.startswith(LEFT_OUT)]
