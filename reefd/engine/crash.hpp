@@ -10,7 +10,7 @@
 namespace reef::crash {
 
 // Of this thread; initial-exec, so that the handler need not allocate it.
-extern thread_local uint32_t* running __attribute__((tls_model("initial-exec")));
+extern constinit thread_local uint32_t* running __attribute__((tls_model("initial-exec")));
 
 // Process-wide, once. Before sigbus::install(), which hands on what is not its own.
 void install();

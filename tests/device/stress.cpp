@@ -27,6 +27,7 @@ int main(int count, char** words) {
         {"units", units},
         {"units_untreated", units_untreated},
         {"unit_windows", unit_windows},
+        {"same_block", same_block},
         {"sleeping", sleeping},
         {"arming", arming},
         {"urged", urged},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scenarios about units: instances that are not restorable. They update in place, through an arena that is used again, and
-// by atomic accumulation; however they are preempted the bits are those of an undisturbed run, and taken for restorable
-// they are not.
+// Scenarios about what is begun again: one block a hundred times, and units, instances that are not restorable. They
+// update in place, through an arena that is used again, and by atomic accumulation; however they are preempted the bits are
+// those of an undisturbed run, and taken for restorable they are not.
 #include <cstring>
 #include <string>
 #include <utility>
@@ -184,6 +184,39 @@ void unit_windows(const Arguments& arguments) {
             CHECK(tries < 10'000);
         }
         check_output(units.chain, slot);
+    }
+}
+
+// One block of each worker, abandoned a hundred times in a row, each time in its middle; then all finish once.
+void same_block(const Arguments& arguments) {
+    CpuOptions how = options(arguments.workers);
+    how.shield_after = 1'000'000;
+    CpuDevice device(how);
+    const uint32_t blocks = arguments.workers;
+    Chain chain = probe_chain(device, 0, 2, blocks, {.held = true});
+    auto context = device.make_context(chain.model);
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        Slot slot(chain);
+        clear_records();
+        released = false;
+        device.clear_record(*context);
+        uint32_t epoch = 1000 * round, mark = device.retired(1);
+        for (uint32_t times = 0; times < 100; times++) {
+            device.write_epoch(1, ++epoch);
+            device.launch(1, {context.get(), slot.binding(), 0, 2, epoch, true, ++mark});
+            wait_inside(static_cast<int>(blocks));
+            device.write_epoch(1, ++epoch);
+            wait_for(device, 1, mark);
+            CHECK(inside == 0 && device.kernels_done(*context) == 0);
+        }
+        for (uint32_t block = 0; block < blocks; block++)
+            CHECK(records[0].begun[block] == 100 && records[0].finished[block] == 0);
+        released = true;
+        device.write_epoch(1, ++epoch);
+        device.launch(1, {context.get(), slot.binding(), 0, 2, epoch, true, ++mark});
+        wait_for(device, 1, mark);
+        check_exactly_once(2, blocks);
+        check_output(chain, slot);
     }
 }
 

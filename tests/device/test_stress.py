@@ -42,6 +42,7 @@ SCENARIOS = {
     "units": (20, 4),
     "units_untreated": (5, 0),
     "unit_windows": (30, 8),
+    "same_block": (3, 1),
     "sleeping": (100, 10),
     "arming": (100, 10),
     "urged": (30, 5),

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weakens every fence, ordering and check of the CPU device's protocol, one at a time, in a scratch copy, and runs the
+stress scenarios over it, plain and under ThreadSanitizer: `python tests/device/mutations.py [WORD]`. Prints what caught
+each. On x86 a sequentially consistent load is an ordinary one, and ThreadSanitizer does not model what a store buffer
+may hold back: the pairs that only this protects are covered by tests/model/signals.pml.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+QUEUE, QUEUE_H = "reefd/engine/cpu_queue.cpp", "reefd/engine/cpu_queue.hpp"
+CONTEXT, CONTEXT_H = "reefd/engine/cpu_context.cpp", "reefd/engine/cpu_context.hpp"
+WORKER, DEVICE = "reefd/engine/cpu_worker.cpp", "reefd/engine/cpu_device.cpp"
+SIGNALS, SIGNALS_H = "reefd/engine/cpu_signals.cpp", "reefd/engine/cpu_signals.hpp"
+
+# Name: file, text, what it becomes.
+MUTATIONS = {
+    "LAUNCH open": (QUEUE, "<< 32, std::memory_order_seq_cst", "<< 32, std::memory_order_relaxed"),
+    "LAUNCH enter": (QUEUE, "gate + 1, std::memory_order_acquire", "gate + 1, std::memory_order_relaxed"),
+    "RETIRE leave": (QUEUE, "fetch_sub(1, std::memory_order_acq_rel)", "fetch_sub(1, std::memory_order_relaxed)"),
+    "RETIRE retire": (QUEUE, "empty | kRetired, std::memory_order_seq_cst", "empty | kRetired, std::memory_order_relaxed"),
+    "RETIRE mark stored": (QUEUE, "retired_.store(mark, std::memory_order_seq_cst)", "retired_.store(mark, std::memory_order_relaxed)"),
+    "RETIRE mark read": (QUEUE_H, "retired_.load(std::memory_order_seq_cst)", "retired_.load(std::memory_order_relaxed)"),
+    "CHAIN close": (QUEUE, "fetch_or(kClosed, std::memory_order_seq_cst)", "fetch_or(kClosed, std::memory_order_relaxed)"),
+    "CHAIN engine retires": (DEVICE, "    shared_.retire(queues_[id]);\n", ""),
+    "SLEEP gate read": (QUEUE, "gate_.load(std::memory_order_seq_cst)", "gate_.load(std::memory_order_relaxed)"),
+    "SLEEP claim read": (QUEUE, "claim_.load(std::memory_order_seq_cst)", "claim_.load(std::memory_order_relaxed)"),
+    "SLEEP look": (SIGNALS_H, "if (!look())\n            wait(value);", "wait(value);"),
+    "SLEEP count read": (SIGNALS, "sleepers_.load(std::memory_order_seq_cst)", "sleepers_.load(std::memory_order_relaxed)"),
+    "SLEEP word": (SIGNALS, "    word_.fetch_add(1, std::memory_order_seq_cst);\n", ""),
+    "ARM look": (DEVICE, "        if (queues_[queue].retired() != seen_[queue])\n            return false;", "        (void)queue;"),
+    "ARM stored": (SIGNALS, "armed_.store(true, std::memory_order_seq_cst)", "armed_.store(true, std::memory_order_relaxed)"),
+    "ARM read": (SIGNALS, "armed_.load(std::memory_order_seq_cst)", "armed_.load(std::memory_order_relaxed)"),
+    "ADVANCE stored": (QUEUE_H, "next.pack(), std::memory_order_seq_cst", "next.pack(), std::memory_order_relaxed"),
+    "ADVANCE taken": (QUEUE_H, "fetch_add(1, std::memory_order_acquire)", "fetch_add(1, std::memory_order_relaxed)"),
+    "BLOCKS count": (CONTEXT_H, "counts_[kernel].fetch_add(1, std::memory_order_acq_rel)", "counts_[kernel].fetch_add(1, std::memory_order_relaxed)"),
+    "BLOCKS pieces": (CONTEXT, "copied_.fetch_add(1, std::memory_order_acq_rel)", "copied_.fetch_add(1, std::memory_order_relaxed)"),
+    "DONE stored": (CONTEXT_H, "kernel + 1, std::memory_order_release", "kernel + 1, std::memory_order_relaxed"),
+    "DONE read": (CONTEXT_H, "kernels_done_.load(std::memory_order_acquire)", "kernels_done_.load(std::memory_order_relaxed)"),
+    "gate without its mark": (QUEUE, "gate >> 32 != mark || (gate & kClosed))\n            return false;\n        //", "gate & kClosed)\n            return false;\n        //"),
+    "gate without closed": (QUEUE, "gate >> 32 != mark || (gate & kClosed))\n            return false;\n        //", "gate >> 32 != mark)\n            return false;\n        //"),
+    "bit not set": (CONTEXT_H, "if (bit)", "if (bit && block % 2)"),
+    "bit not looked at": (WORKER, "if (!claim.copies && window.context->is_done(claim.kernel, claim.next))", "if (false)"),
+    "epoch not looked at": (WORKER, "if (window.preemptible && queue.epoch() != window.epoch)", "if (false)"),
+    "abandoned block counts": (WORKER, "if (!finished) {", "if (false) {"),
+    "real time not first": (WORKER, "if (!real_time && shared_.real_time_first())", "if (false)"),
+    "piece count kept": (CONTEXT, "    copied_.store(0, std::memory_order_relaxed);  // a copy", "    // a copy"),
+    "torn kept": (CONTEXT, "    torn_.store(kNoKernel, std::memory_order_relaxed);\n}", "}"),
+    "half a unit saved": (CONTEXT, "if (unit && count != 0 && torn_", "if (false && torn_"),
+    "unit not put back": (CONTEXT, "const bool back = torn_.load(std::memory_order_relaxed) == kernel;", "const bool back = false;"),
+    "unit keeps its bits": (CONTEXT, "bits_[word].store(0, std::memory_order_relaxed);\n        counts_", "(void)word;\n        counts_"),
+    "unit never shielded": (CONTEXT, "else if (unit || abandoned", "else if (!unit && abandoned"),
+}  # fmt: skip
+SCENARIOS = [
+    "every_kernel", "random_instants", "real_time", "generations", "retirement", "shield", "gate", "real_time_first",
+    "stale_behind_real_time", "plain_window", "side_by_side", "uncovered", "wakes_for_kernels", "units", "unit_windows",
+    "same_block", "sleeping", "arming",
+]  # fmt: skip
+
+
+def scratch_copy(folder: Path) -> None:
+    for part in ("reefd/engine", "kernels/cpu", "libreef/include", "tests/device"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def build(folder: Path, kind: str) -> Path | None:
+    code = f"import test_stress; print(test_stress.build({kind!r}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder / "tests/device", capture_output=True, text=True)
+    return Path(result.stdout.strip()) if result.returncode == 0 else None
+
+
+def caught(program: Path, kind: str) -> str:
+    """The first scenario that fails, or nothing."""
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 exitcode=66 report_bugs=1"}
+    rounds = {"plain": "25", "tsan": "4"}[kind]
+    for scenario in SCENARIOS:
+        for workers in ("2", "3"):
+            try:
+                command = [str(program), scenario, workers, rounds, "1"]
+                code = subprocess.run(command, capture_output=True, env=environment, timeout=20).returncode
+            except subprocess.TimeoutExpired:
+                return f"{kind} {scenario} (never ended)"
+            if code not in (0, 77):
+                return f"{kind} {scenario}"
+    return ""
+
+
+def main() -> int:
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scratch_copy(folder)
+        for title, (path, text, weaker) in MUTATIONS.items():
+            if wanted not in title:
+                continue
+            original = (ROOT / path).read_text()
+            assert original.count(text) == 1, f"{title}: {path} says {text!r} {original.count(text)} times"
+            (folder / path).write_text(original.replace(text, weaker))
+            found = ""
+            for kind in ("tsan", "plain"):
+                program = build(folder, kind)
+                found = caught(program, kind) if program else f"{kind}: does not compile"
+                if found:
+                    break
+            print(f"{title:24} {found or 'NOT CAUGHT'}", flush=True)
+            survivors += not found
+            (folder / path).write_text(original)
+    return min(survivors, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
