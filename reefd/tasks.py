@@ -142,6 +142,12 @@ class Tasks:
                 self._log.warning("promise", note, task=task.name)
         models = ", ".join(task.manifest.resources().values())
         self._log.info("task", f"{task.manifest.task_class}, {models}: ready", task=task.name)
+        for name, model in task.models:
+            if model is not None and model.snapshot_bytes:
+                words = (
+                    f"has kernels that are not restorable and save up to {model.snapshot_bytes} bytes before they begin"
+                )
+                self._log.info("units", f"model {name} {words}; `reefctl verify` names them", task=task.name)
         return task
 
     # ---------------------------------------------------------------- changing and going

@@ -18,44 +18,57 @@ CONTEXT, CONTEXT_H = "reefd/engine/cpu_context.cpp", "reefd/engine/cpu_context.h
 WORKER, DEVICE = "reefd/engine/cpu_worker.cpp", "reefd/engine/cpu_device.cpp"
 SIGNALS, SIGNALS_H = "reefd/engine/cpu_signals.cpp", "reefd/engine/cpu_signals.hpp"
 
-# Name: file, text, what it becomes.
-MUTATIONS = {
-    "LAUNCH open": (QUEUE, "<< 32, std::memory_order_seq_cst", "<< 32, std::memory_order_relaxed"),
-    "LAUNCH enter": (QUEUE, "gate + 1, std::memory_order_acquire", "gate + 1, std::memory_order_relaxed"),
-    "RETIRE leave": (QUEUE, "fetch_sub(1, std::memory_order_acq_rel)", "fetch_sub(1, std::memory_order_relaxed)"),
-    "RETIRE retire": (QUEUE, "empty | kRetired, std::memory_order_seq_cst", "empty | kRetired, std::memory_order_relaxed"),
-    "RETIRE mark stored": (QUEUE, "retired_.store(mark, std::memory_order_seq_cst)", "retired_.store(mark, std::memory_order_relaxed)"),
-    "RETIRE mark read": (QUEUE_H, "retired_.load(std::memory_order_seq_cst)", "retired_.load(std::memory_order_relaxed)"),
-    "CHAIN close": (QUEUE, "fetch_or(kClosed, std::memory_order_seq_cst)", "fetch_or(kClosed, std::memory_order_relaxed)"),
+Mutation = tuple[str, str, str]  # file, text, what it becomes
+
+
+def relaxed(path: str, text: str, order: str) -> Mutation:
+    """An atomic operation without its ordering."""
+    text += f"std::memory_order_{order}"
+    return path, text, text.replace(order, "relaxed")
+
+
+ENTER = "gate >> 32 != mark || (gate & kClosed))\n            return false;\n        //"
+MUTATIONS: dict[str, Mutation] = {
+    "LAUNCH open": relaxed(QUEUE, "(mark) << 32, ", "seq_cst"),
+    "LAUNCH enter": relaxed(QUEUE, "gate + 1, ", "acquire"),
+    "RETIRE leave": relaxed(QUEUE, "fetch_sub(1, ", "acq_rel"),
+    "RETIRE retire": relaxed(QUEUE, "empty | kRetired, ", "seq_cst"),
+    "RETIRE mark stored": relaxed(QUEUE, "retired_.store(mark, ", "seq_cst"),
+    "RETIRE mark read": relaxed(QUEUE_H, "retired_.load(", "seq_cst"),
+    "CHAIN close": relaxed(QUEUE, "fetch_or(kClosed, ", "seq_cst"),
     "CHAIN engine retires": (DEVICE, "    shared_.retire(queues_[id]);\n", ""),
-    "SLEEP gate read": (QUEUE, "gate_.load(std::memory_order_seq_cst)", "gate_.load(std::memory_order_relaxed)"),
-    "SLEEP claim read": (QUEUE, "claim_.load(std::memory_order_seq_cst)", "claim_.load(std::memory_order_relaxed)"),
+    "SLEEP gate read": relaxed(QUEUE, "gate_.load(", "seq_cst"),
+    "SLEEP claim read": relaxed(QUEUE, "claim_.load(", "seq_cst"),
     "SLEEP look": (SIGNALS_H, "if (!look())\n            wait(value);", "wait(value);"),
-    "SLEEP count read": (SIGNALS, "sleepers_.load(std::memory_order_seq_cst)", "sleepers_.load(std::memory_order_relaxed)"),
+    "SLEEP count read": relaxed(SIGNALS, "sleepers_.load(", "seq_cst"),
     "SLEEP word": (SIGNALS, "    word_.fetch_add(1, std::memory_order_seq_cst);\n", ""),
-    "ARM look": (DEVICE, "        if (queues_[queue].retired() != seen_[queue])\n            return false;", "        (void)queue;"),
-    "ARM stored": (SIGNALS, "armed_.store(true, std::memory_order_seq_cst)", "armed_.store(true, std::memory_order_relaxed)"),
-    "ARM read": (SIGNALS, "armed_.load(std::memory_order_seq_cst)", "armed_.load(std::memory_order_relaxed)"),
-    "ADVANCE stored": (QUEUE_H, "next.pack(), std::memory_order_seq_cst", "next.pack(), std::memory_order_relaxed"),
-    "ADVANCE taken": (QUEUE_H, "fetch_add(1, std::memory_order_acquire)", "fetch_add(1, std::memory_order_relaxed)"),
-    "BLOCKS count": (CONTEXT_H, "counts_[kernel].fetch_add(1, std::memory_order_acq_rel)", "counts_[kernel].fetch_add(1, std::memory_order_relaxed)"),
-    "BLOCKS pieces": (CONTEXT, "copied_.fetch_add(1, std::memory_order_acq_rel)", "copied_.fetch_add(1, std::memory_order_relaxed)"),
-    "DONE stored": (CONTEXT_H, "kernel + 1, std::memory_order_release", "kernel + 1, std::memory_order_relaxed"),
-    "DONE read": (CONTEXT_H, "kernels_done_.load(std::memory_order_acquire)", "kernels_done_.load(std::memory_order_relaxed)"),
-    "gate without its mark": (QUEUE, "gate >> 32 != mark || (gate & kClosed))\n            return false;\n        //", "gate & kClosed)\n            return false;\n        //"),
-    "gate without closed": (QUEUE, "gate >> 32 != mark || (gate & kClosed))\n            return false;\n        //", "gate >> 32 != mark)\n            return false;\n        //"),
+    "ARM look": (DEVICE, "if (queues_[queue].retired() != seen_[queue])", "if (queue > queues_.size())"),
+    "ARM stored": relaxed(SIGNALS, "armed_.store(true, ", "seq_cst"),
+    "ARM read": relaxed(SIGNALS, "armed_.load(", "seq_cst"),
+    "ADVANCE stored": relaxed(QUEUE_H, "next.pack(), ", "seq_cst"),
+    "ADVANCE taken": relaxed(QUEUE_H, "fetch_add(1, ", "acquire"),
+    "BLOCKS count": relaxed(CONTEXT_H, "counts_[kernel].fetch_add(1, ", "acq_rel"),
+    "BLOCKS pieces": relaxed(CONTEXT, "copied_.fetch_add(1, ", "acq_rel"),
+    "DONE stored": relaxed(CONTEXT_H, "kernel + 1, ", "release"),
+    "DONE read": relaxed(CONTEXT_H, "kernels_done_.load(", "acquire"),
+    "gate without its mark": (QUEUE, ENTER, ENTER.replace("gate >> 32 != mark || ", "")),
+    "gate without closed": (QUEUE, ENTER, ENTER.replace(" || (gate & kClosed)", "")),
     "bit not set": (CONTEXT_H, "if (bit)", "if (bit && block % 2)"),
-    "bit not looked at": (WORKER, "if (!claim.copies && window.context->is_done(claim.kernel, claim.next))", "if (false)"),
+    "bit not looked at": (
+        WORKER,
+        "window.context->is_done(claim.kernel, claim.next)",
+        "claim.kernel > claim.blocks + 65535",
+    ),
     "epoch not looked at": (WORKER, "if (window.preemptible && queue.epoch() != window.epoch)", "if (false)"),
     "abandoned block counts": (WORKER, "if (!finished) {", "if (false) {"),
     "real time not first": (WORKER, "if (!real_time && shared_.real_time_first())", "if (false)"),
     "piece count kept": (CONTEXT, "    copied_.store(0, std::memory_order_relaxed);  // a copy", "    // a copy"),
     "torn kept": (CONTEXT, "    torn_.store(kNoKernel, std::memory_order_relaxed);\n}", "}"),
     "half a unit saved": (CONTEXT, "if (unit && count != 0 && torn_", "if (false && torn_"),
-    "unit not put back": (CONTEXT, "const bool back = torn_.load(std::memory_order_relaxed) == kernel;", "const bool back = false;"),
-    "unit keeps its bits": (CONTEXT, "bits_[word].store(0, std::memory_order_relaxed);\n        counts_", "(void)word;\n        counts_"),
+    "unit not put back": (CONTEXT, "const bool back = torn_.load(", "const bool back = kernel > 65535 && torn_.load("),
+    "unit keeps its bits": (CONTEXT, "bits_[word].store(0, std::memory_order_relaxed);\n        counts_", "counts_"),
     "unit never shielded": (CONTEXT, "else if (unit || abandoned", "else if (!unit && abandoned"),
-}  # fmt: skip
+}
 SCENARIOS = [
     "every_kernel", "random_instants", "real_time", "generations", "retirement", "shield", "gate", "real_time_first",
     "stale_behind_real_time", "plain_window", "side_by_side", "uncovered", "wakes_for_kernels", "units", "unit_windows",
