@@ -158,7 +158,7 @@ struct Body {
                     since = 0;
                 }
                 const T* values = origin + p.reduced.at(line);
-                if (count == kColumns)
+                if (__is_same(T, float) && count == kColumns)
                     for (size_t i = 0; i < kColumns; i++)
                         sums[i] = S::add(sums[i], values[i]);
                 else
@@ -172,14 +172,25 @@ struct Body {
         return true;
     }
 
+    template <Function kFunction, class T, class Check>
+    static bool lines(const Params& p, const BlockArgs& args, const Check& check) {
+        using S = Step<kFunction, T>;
+        const T* x = static_cast<const T*>(args.args[0]);
+        T* y = static_cast<T*>(args.args[1]);
+        return p.columns ? across<S>(p, x, y, args.block, check) : along<S>(p, x, y, args.block, check);
+    }
+
     template <Function kFunction, class Check>
     static bool typed(const Params& p, const BlockArgs& args, const Check& check) {
-        return with_number(p.dtype, [&]<class T>(Tag<T>) {
-            using S = Step<kFunction, T>;
-            const T* x = static_cast<const T*>(args.args[0]);
-            T* y = static_cast<T*>(args.args[1]);
-            return p.columns ? across<S>(p, x, y, args.block, check) : along<S>(p, x, y, args.block, check);
-        });
+        if (p.dtype == DType::f32)
+            return lines<kFunction, float>(p, args, check);
+        // The types that networks seldom reduce have one form for both entry points, or the file would take a minute to
+        // compile: the plain one looks at a checkpoint that is never stale.
+        static constexpr uint32_t kEpoch = 0;
+        if constexpr (__is_same(Check, NoCheckpoint))
+            return typed<kFunction>(p, args, Checkpoint{&kEpoch, kEpoch});
+        else
+            return with_number(p.dtype, [&]<class T>(Tag<T>) { return lines<kFunction, T>(p, args, check); });
     }
 
     template <class Check> static bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
