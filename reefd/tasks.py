@@ -142,12 +142,11 @@ class Tasks:
                 self._log.warning("promise", note, task=task.name)
         models = ", ".join(task.manifest.resources().values())
         self._log.info("task", f"{task.manifest.task_class}, {models}: ready", task=task.name)
-        for name, model in task.models:
-            if model is not None and model.snapshot_bytes:
-                words = (
-                    f"has kernels that are not restorable and save up to {model.snapshot_bytes} bytes before they begin"
-                )
-                self._log.info("units", f"model {name} {words}; `reefctl verify` names them", task=task.name)
+        for served in task.models:
+            saved = served.model.snapshot_bytes if served.model is not None else 0
+            if saved:
+                words = f"model {served.name} has kernels that are not restorable and save up to {saved} bytes first"
+                self._log.info("units", f"{words}; `reefctl verify` names them", task=task.name)
         return task
 
     # ---------------------------------------------------------------- changing and going
