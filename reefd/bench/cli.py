@@ -173,6 +173,7 @@ def models(
     against: Literal["onnxruntime"] = "onnxruntime",
     threads: int = 1,
     models: str = "",
+    realtime: Annotated[bool, Parameter(negative=())] = False,
     seconds: float = 3.0,
     folder: Path = Path("build/bench/models"),
     json: Json = False,
@@ -189,6 +190,8 @@ def models(
         Workers of the device, and threads of the peer.
     models
         Which, separated by commas; all of them if left out.
+    realtime
+        Both sides above every ordinary thread of the machine (SCHED_FIFO), where others use it meanwhile.
     seconds
         For each network and side, about.
     folder
@@ -199,7 +202,7 @@ def models(
     from reefd.bench.report import print_report
 
     try:
-        result = bench.measure(models.split(",") if models else bench.MODELS, threads, seconds, folder)
+        result = bench.measure(models.split(",") if models else bench.MODELS, threads, seconds, folder, realtime)
     except BenchError as error:
         print(f"reefctl bench models: {error}", file=sys.stderr)
         return 1

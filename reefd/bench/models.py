@@ -11,6 +11,7 @@ default, reefd's for 20 us; before each turn there is a pause in which the other
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ class Result:
     facts: dict[str, Any]
 
 
-def measure(names: Sequence[str], threads: int, seconds: float, folder: Path) -> Result:
-    """Compiles the networks into `folder` and measures each for about `seconds` a side. BenchError: a network is not
-    known, a package is missing, or the outputs differ."""
+def measure(names: Sequence[str], threads: int, seconds: float, folder: Path, realtime: bool = False) -> Result:
+    """Compiles the networks into `folder` and measures each for about `seconds` a side; with `realtime`, both sides run
+    above every ordinary thread of the machine. BenchError: a network is not known, a package or the right to real time
+    is missing, or the outputs differ."""
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise BenchError(f"no model {', '.join(unknown)}; there are: {', '.join(MODELS)}")
@@ -56,13 +58,18 @@ def measure(names: Sequence[str], threads: int, seconds: float, folder: Path) ->
         import onnxruntime
     except ModuleNotFoundError as error:
         raise BenchError(f"{error}; please run: pip install onnxruntime") from None
+    if realtime:
+        try:  # inherited by ONNX Runtime's threads
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except PermissionError:
+            raise BenchError("SCHED_FIFO is not permitted") from None
     cases: list[Case] = []
     ratios: dict[str, float] = {}
     differences: dict[str, float] = {}
     for name in names:
         path = _onnx_file(name, folder)
         feeds = _feeds(path)
-        ours, our_outputs = _reefd(path, folder / name, feeds, threads)
+        ours, our_outputs = _reefd(path, folder / name, feeds, threads, realtime)
         theirs, their_outputs = _onnxruntime(path, feeds, threads)
         ours(1)
         theirs(1)
@@ -73,6 +80,7 @@ def measure(names: Sequence[str], threads: int, seconds: float, folder: Path) ->
         ratios[name] = round(pair[0].p50_us / pair[1].p50_us, 3)
     facts = {
         "threads": threads,
+        "realtime": realtime,
         "onnxruntime": onnxruntime.__version__,
         "geometric_mean": round(math.exp(sum(map(math.log, ratios.values())) / len(ratios)), 3),
         "worst": max(ratios.values()),
@@ -94,7 +102,9 @@ def _alternate(sides: Sequence[Rounds], seconds: float) -> list[np.ndarray]:
     return [np.array(times) for times in counted]
 
 
-def _reefd(path: Path, folder: Path, feeds: Arrays, threads: int) -> tuple[Rounds, Callable[[], Arrays]]:
+def _reefd(
+    path: Path, folder: Path, feeds: Arrays, threads: int, realtime: bool
+) -> tuple[Rounds, Callable[[], Arrays]]:
     from reefd import _engine, resource
     from reefd.compiler import compile_model
     from reefd.resource.load import model_spec
@@ -102,7 +112,7 @@ def _reefd(path: Path, folder: Path, feeds: Arrays, threads: int) -> tuple[Round
     compile_model(path, folder)
     loaded = resource.read(folder)
     storages = loaded.model.storage
-    device = _engine.CpuDevice(workers=threads)
+    device = _engine.CpuDevice(workers=threads, realtime=realtime)
     model = device.load(model_spec(loaded))
     inputs = [feeds[storages[index].name] for index in loaded.model.inputs]
     outputs = {

@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--isa", default=INSTRUCTION_SETS[-1])
     parser.add_argument("--models", default=",".join([*PERCEPTION, *zoo.NETWORKS]))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--worst", type=int, default=20, help="how many instances to print")
     options = parser.parse_args()
     found: dict[str, tuple[float, float, int, str]] = {}  # what an instance is: gap, block time, blocks, network
