@@ -24,6 +24,8 @@ from reefd._engine import operator_arguments
 from reefd.resource.ranges import Ranges
 from reefd.resource.schema import Access, Kernel, ModelFile
 
+MAX_UNKNOWN_ARGS = 16  # of an operator that nobody declares: each is compared with each
+
 Memory = str | int  # "arena", or the index of the input, output or weight that owns the bytes
 
 
@@ -150,6 +152,8 @@ def _touches(file: ModelFile, kernel: Kernel, places: Sequence[Span], where: str
         known = operator_arguments(kernel.op, kernel.attributes, len(kernel.args))
     except ModelError as error:
         raise Fault(f"{where}: {error}") from None
+    if known is None and len(kernel.args) > MAX_UNKNOWN_ARGS:
+        raise Fault(f"{where}: {len(kernel.args)} arguments of an operator that is not in the operators' table")
     touches: list[Touch] = []
     for place, (storage, access) in enumerate(zip(kernel.args, accesses(kernel), strict=True)):
         name, required, in_place = known[place] if known else (f"argument {place}", access, False)

@@ -39,7 +39,7 @@ MUTATIONS: dict[str, Mutation] = {
     "CHAIN engine retires": (DEVICE, "    shared_.retire(queues_[id]);\n", ""),
     "SLEEP gate read": relaxed(QUEUE, "gate_.load(", "seq_cst"),
     "SLEEP claim read": relaxed(QUEUE, "claim_.load(", "seq_cst"),
-    "SLEEP look": (SIGNALS_H, "if (!look())\n            wait(value);", "wait(value);"),
+    "SLEEP look": (SIGNALS_H, "if (!look())\n", "if (!look() || true)\n"),
     "SLEEP count read": relaxed(SIGNALS, "sleepers_.load(", "seq_cst"),
     "SLEEP word": (SIGNALS, "    word_.fetch_add(1, std::memory_order_seq_cst);\n", ""),
     "ARM look": (DEVICE, "if (queues_[queue].retired() != seen_[queue])", "if (queue > queues_.size())"),

@@ -159,6 +159,8 @@ def test_an_unknown_operator_is_taken_at_the_resources_word() -> None:
     unit = list(restorable.instances(file))[1]
     assert (unit.verdict, unit.declared, unit.saved_bytes) == ("unit", False, 1024)
     assert unit.reason == "it reads and writes 'all'"
+    with pytest.raises(restorable.Fault, match="17 arguments of an operator that is not in"):
+        list(restorable.instances(schedule([Kernel("k", [2] * 17, "their_kernel")], [], 1024)))
     undeclared = schedule([Kernel("k", [2, 2], "their_kernel")], [], 1024)
     assert [instance.verdict for instance in restorable.instances(undeclared)] == ["restorable", "unit", "restorable"]
 
