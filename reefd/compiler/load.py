@@ -19,6 +19,7 @@ from reefd.compiler import functions
 from reefd.compiler.errors import CompileError, Problem
 from reefd.compiler.folding import evaluate, infer
 from reefd.compiler.ir import Graph, Node, Value, constants
+from reefd.compiler.lower import unsupported
 from reefd.compiler.progress import SILENT, Progress
 from reefd.compiler.tensors import ELEMENT_TYPES, tensor_array, type_name
 
@@ -70,7 +71,11 @@ def from_model(
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # as above
             raise CompileError(str(path), [Problem(f"its functions: {_first_line(error)}")]) from None
-    return _Loader(model, path, shapes, supported, progress).graph()
+    loader = _Loader(model, path, shapes, supported, progress)
+    try:
+        return loader.graph()
+    except CompileError as error:  # with what the next stage would say of the nodes that are known
+        raise CompileError(str(path), [*error.problems, *unsupported(loader.nodes)]) from None
 
 
 def _take_in(model: ModelProto, path: Path) -> None:

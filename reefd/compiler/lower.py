@@ -2,6 +2,7 @@
 """Stage 2's driver: every node through the operator table, every problem collected before anything is reported."""
 
 import difflib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,10 +16,28 @@ from reefd.compiler.progress import SILENT, Progress
 def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
     """The same graph in kernels. CompileError lists every unsupported operator, attribute and type."""
     build = Builder()
+    replaced, problems = _lower_nodes(build, graph.nodes, progress)
+    if problems:
+        raise CompileError(path, problems)
+    outputs = [replaced.get(value, value) for value in graph.outputs]
+    for kind, ends in (("input", graph.inputs), ("output", outputs)):
+        empty = [value.name for value in ends if value.size == 0]
+        problems += [Problem(f"{kind} {name!r} has no elements", nearest="extents of at least 1") for name in empty]
+    if problems:
+        raise CompileError(path, problems)
+    return Graph(graph.name, graph.inputs, outputs, graph.output_names, build.nodes)
+
+
+def unsupported(nodes: Sequence[Node]) -> list[Problem]:
+    """What stands in the way of these nodes, wherever their results may go."""
+    return _lower_nodes(Builder(), nodes, SILENT)[1]
+
+
+def _lower_nodes(build: Builder, nodes: Sequence[Node], progress: Progress) -> tuple[dict[Value, Value], list[Problem]]:
     replaced: dict[Value, Value] = {}
     problems: list[Problem] = []
-    for place, node in enumerate(graph.nodes):
-        progress.step(place, len(graph.nodes), node.name)
+    for place, node in enumerate(nodes):
+        progress.step(place, len(nodes), node.name)
         node.inputs = [None if value is None else replaced.get(value, value) for value in node.inputs]
         build.source = node.name
         if all(value.size == 0 for value in node.writes()):  # nothing to compute
@@ -36,15 +55,7 @@ def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
             continue
         for declared, value in zip(node.writes(), results, strict=True):
             replaced[declared] = value
-    if problems:
-        raise CompileError(path, problems)
-    outputs = [replaced.get(value, value) for value in graph.outputs]
-    for kind, ends in (("input", graph.inputs), ("output", outputs)):
-        empty = [value.name for value in ends if value.size == 0]
-        problems += [Problem(f"{kind} {name!r} has no elements", nearest="extents of at least 1") for name in empty]
-    if problems:
-        raise CompileError(path, problems)
-    return Graph(graph.name, graph.inputs, outputs, graph.output_names, build.nodes)
+    return replaced, problems
 
 
 def _lower_node(build: Builder, node: Node) -> list[Value]:
