@@ -20,7 +20,7 @@ VERBS = {
     "reload": ("reefd.cli_reload:reload", "Have the daemon read its manifests again."),
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
     "profile": ("reefd.cli_profile:profile", "Measure a resource's kernels here, for bounds and padding."),
-    "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
+    "run": ("reefd.cli_run:run", "Run a resource, once or timed."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
     "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside, bench models."),
 }

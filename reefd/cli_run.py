@@ -1,85 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""reefctl run: a resource on a device, without a daemon."""
+"""reefctl run: a resource on a device, once or timed."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from cyclopts import Parameter
 
-from reefd import resource
-from reefd.resource import Resource, ResourceError, Storage
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import numpy as np
+
+    from reefd.resource import Resource
 
 
 def run(
     folder: Annotated[Path, Parameter(help="a resource folder, as `reefctl compile` makes it")],
     /,
     *,
-    inputs: Annotated[Path, Parameter(help="an .npz file with one array for each of the model's inputs, by name")],
-    outputs: Annotated[Path, Parameter(help="the .npz file to write: the model's outputs, by name")],
-    workers: Annotated[int, Parameter(help="worker threads; 0: one for each CPU")] = 0,
+    inputs: Annotated[
+        Path | None, Parameter(help="an .npz file with one array for each input, by name; without it, random ones")
+    ] = None,
+    outputs: Annotated[Path | None, Parameter(help="an .npz file to write: the model's outputs, by name")] = None,
+    iterations: Annotated[int, Parameter(help="requests to measure; 0: as many as --duration allows")] = 0,
+    duration: Annotated[float | None, Parameter(help="seconds to measure [default: 3]")] = None,
+    warm_up: Annotated[float | None, Parameter(help="seconds before, which do not count [default: 0.2]")] = None,
+    in_flight: Annotated[int, Parameter(help="requests in flight at a time")] = 1,
+    workers: Annotated[int, Parameter(name=["--workers", "--threads"], help="worker threads; 0: one for each CPU")] = 0,
     preemptible: Annotated[bool, Parameter(help="run the kernels of best-effort work", negative="")] = False,
+    seed: Annotated[int, Parameter(help="of the random inputs")] = 1,
+    json: Annotated[bool, Parameter(help="one JSON object instead of a table", negative="")] = False,
 ) -> int:
-    """Run a compiled model once and write its outputs."""
-    from reefd import _engine
+    """Run a compiled model through a daemon of its own, and report throughput and where the time goes.
 
+    With --outputs, and nothing that asks for a measurement, it runs once, without a daemon, and writes what it gave.
+    """
+    if iterations < 0 or workers < 0 or not 1 <= in_flight <= 1024 or (duration or 1) <= 0 or (warm_up or 0) < 0:
+        print("expected --iterations and --workers from 0, --in-flight from 1, times above 0", file=sys.stderr)
+        return 1
+    from libreef import ReefError
+    from reefd import _engine, feeds, resource
+    from reefd.bench.daemon import BenchError
+
+    timed = outputs is None or iterations or duration is not None or warm_up is not None or in_flight > 1 or json
     try:
         loaded = resource.read(folder)
-        feeds = _read_inputs(inputs, loaded)
-        results = run_once(loaded, feeds, workers=workers, preemptible=preemptible)
-        with outputs.open("wb") as file:
-            np.savez(file, **results)  # type: ignore[arg-type]
-    except (ResourceError, InputError, _engine.ModelError, _engine.EngineError, OSError) as error:
+        arrays = feeds.read(inputs, loaded) if inputs else feeds.random(loaded, seed)
+        if not timed:
+            results = run_once(loaded, arrays, workers=workers, preemptible=preemptible)
+        else:
+            from reefd.run import measure, report
+
+            plan = measure.Plan(
+                iterations,
+                3.0 if duration is None else duration,
+                0.2 if warm_up is None else warm_up,
+                in_flight,
+                workers,
+                preemptible,
+            )
+            made, results = measure.measure(loaded, arrays, plan)
+            if json:
+                import msgspec
+
+                print(msgspec.json.encode(made).decode())
+            else:
+                report.show(made)
+        if outputs is not None:
+            _write(outputs, results)
+    except (resource.ResourceError, feeds.InputError, _engine.ModelError, _engine.EngineError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (BenchError, ReefError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-class InputError(Exception):
-    """What is wrong with the arrays that were given."""
-
-
 def run_once(
-    loaded: Resource, feeds: "Mapping[str, np.ndarray]", *, workers: int = 0, preemptible: bool = False
+    loaded: Resource, arrays: list[np.ndarray], *, workers: int = 0, preemptible: bool = False
 ) -> dict[str, np.ndarray]:
-    """The outputs by name. InputError: an array is missing, or has another shape or type than the model's input."""
-    from reefd import _engine
+    """The outputs by name. `arrays` as reefd.feeds gives them."""
+    from reefd import _engine, feeds
     from reefd.resource.load import model_spec
 
-    storages = loaded.model.storage
-    arrays = [_checked(storages[index], feeds) for index in loaded.model.inputs]
-    results = {
-        storages[index].name: np.zeros(storages[index].shape, storages[index].stype) for index in loaded.model.outputs
-    }
+    results = feeds.outputs(loaded)
     engine = _engine.Engine(device="cpu", workers=workers, realtime=False)
     model = engine.load(model_spec(loaded))
     engine.run(model, arrays, list(results.values()), preemptible=preemptible)
     return results
 
 
-def _read_inputs(path: Path, loaded: Resource) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise InputError(f"{path}: not an .npz file")
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+def _write(path: Path, results: dict[str, np.ndarray]) -> None:
+    import numpy as np
 
-
-def _checked(storage: Storage, feeds: "Mapping[str, np.ndarray]") -> np.ndarray:
-    array = feeds.get(storage.name)
-    if array is None:
-        raise InputError(f"input {storage.name!r} is missing; given: {', '.join(sorted(feeds)) or 'nothing'}")
-    if array.dtype.name != storage.stype or list(array.shape) != storage.shape:
-        raise InputError(
-            f"input {storage.name!r} is {array.dtype.name} {list(array.shape)}, "
-            f"the model wants {storage.stype} {storage.shape}"
-        )
-    return np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.savez(file, **results)  # type: ignore[arg-type]

@@ -54,6 +54,13 @@ class PrivateDaemon:
             self._command += ["--resource-dir", str(directory)]
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon, inside the `with` block."""
+        if self._process is None:
+            raise BenchError("the private daemon does not run")
+        return self._process.pid
+
     def __enter__(self) -> PrivateDaemon:
         # A child inherits its parent's processors; the parent takes its own back at once.
         own = os.sched_getaffinity(0)
