@@ -245,6 +245,7 @@ SHAPES = {
     "winograd ragged": Case((2, 50, 21, 30), 41, (3, 3), pads=(1, 1, 1, 1)),
     "winograd valid": Case((1, 48, 30, 18), 80, (3, 3)),
     "winograd deep": Case((1, 400, 20, 20), 36, (3, 3), pads=(1, 1, 1, 1)),
+    "winograd many panels": Case((1, 96, 30, 29), 200, (3, 3), pads=(1, 1, 1, 1)),
     "winograd far pads": Case((1, 32, 13, 9), 32, (3, 3), pads=(5, 4, 6, 3)),
     "winograd nchw": Case((2, 32, 15, 15), 32, (3, 3), pads=(1, 1, 1, 1), output_layout="nchw"),
     "long filter": Case((1, 900, 9, 9), 20, (3, 1), pads=(1, 0, 1, 0)),
