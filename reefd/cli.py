@@ -19,6 +19,7 @@ VERBS = {
     "status": ("reefd.cli_status:status", "Show what the daemon is doing."),
     "reload": ("reefd.cli_reload:reload", "Have the daemon read its manifests again."),
     "compile": ("reefd.cli_compile:compile_model", "Compile an ONNX network into a resource folder."),
+    "inspect": ("reefd.cli_inspect:inspect", "Show a resource's kernels: FLOPs, bytes, time, memory."),
     "profile": ("reefd.cli_profile:profile", "Measure a resource's kernels here, for bounds and padding."),
     "run": ("reefd.cli_run:run", "Run a resource, once or timed."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
