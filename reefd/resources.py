@@ -96,7 +96,8 @@ class Served:
     name: str  # as clients see it
     model: Model | None  # None: an echo
     profile: Profile | None = None  # where it holds here
-    notes: tuple[str, ...] = ()  # for the log
+    warning: str = ""  # a promise that may be broken
+    hint: str = ""  # what it does without
 
 
 class Store:
@@ -130,11 +131,11 @@ class Store:
         words = promises.broken(manifest, resource, device["name"], here, model.blocks)
         if words and manifest.enforce == "refuse":
             raise LoadError(f"model {resource_name}: {words}")
-        notes = [f"model {resource_name}: {words}"] if words else []
+        hint = ""
         profile, why = promises.usable(resource, device["name"], here, model.blocks)
         if profile is None and manifest.task_class == "rt" and device["split_granule"]:
-            notes.append(f"model {resource_name}: no padding, {why}; `reefctl profile {resource.path}` measures it")
-        return Served(name, model, profile, tuple(notes))
+            hint = f"model {resource_name}: no padding, {why}; `reefctl profile {resource.path}` measures it"
+        return Served(name, model, profile, f"model {resource_name}: {words}" if words else "", hint)
 
     def _model(self, name: str, resource: Resource) -> Model:
         if resource.digest not in self._models:

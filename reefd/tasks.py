@@ -138,8 +138,10 @@ class Tasks:
         if replaced is not None:
             self._retire(replaced)
         for model in task.models:
-            for note in model.notes:
-                self._log.warning("promise", note, task=task.name)
+            if model.warning:
+                self._log.warning("promise", model.warning, task=task.name)
+            if model.hint:
+                self._log.info("padding", model.hint, task=task.name)
         models = ", ".join(task.manifest.resources().values())
         self._log.info("task", f"{task.manifest.task_class}, {models}: ready", task=task.name)
         for served in task.models:

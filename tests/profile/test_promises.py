@@ -168,3 +168,20 @@ def test_measured_by_the_command_and_checked_by_the_command(tmp_path: Path) -> N
     (tmp_path / "t.yaml").write_text(BE + "preempt_bound: 1ns\n")
     tight = checked()
     assert tight.returncode == 1 and "may hold a compute unit" in tight.stderr
+
+
+def test_the_plan_reaches_a_device_that_can_be_split(tmp_path: Path) -> None:
+    write_model(tmp_path / "small")
+    engine = Engine(device="simulated", workers=4)
+    assert engine.device["split_granule"] == 1
+    log = io.StringIO()
+    tasks = Tasks(engine, Store(engine, [tmp_path]), Log("info", log))
+    entry = manifest.parse(b"version: 1\ntask: t\nclass: rt\nmodel: small\n", "t.yaml")[0]
+    assert tasks.add(Path("t.yaml"), entry) is not None
+    assert "no padding, there is no profile.simulated.json" in log.getvalue()
+
+    found = resource.read(tmp_path / "small")
+    good = profile_of(found, device="simulated", machine=machine.here(engine.device))
+    resource.write_profile(found, good)
+    served = tasks.make(tasks.load(Path("t.yaml"), entry))
+    assert served.models[0].profile == good and served.models[0].hint == ""
