@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weakens every fence, ordering and check of the CPU device's protocol, one at a time, in a scratch copy, and runs the
-stress scenarios over it, plain and under ThreadSanitizer: `python tests/device/mutations.py [WORD...]` (all, or those with
-a word in their name). Prints what caught each. On x86 a sequentially consistent load is an ordinary one, and
+stress scenarios over it, plain and under ThreadSanitizer: `python tests/device/mutations.py [WORD...]` (all, or those
+with a word in their name). Prints what caught each. On x86 a sequentially consistent load is an ordinary one, and
 ThreadSanitizer does not model what a store buffer may hold back: pairs that only this protects are covered by
 tests/model/signals.pml.
 """
