@@ -113,3 +113,12 @@ def test_the_figure_or_how_to_get_it(detector: Path, reefctl: Command, tmp_path:
 def test_a_damaged_folder_is_refused_in_a_line(tmp_path: Path, reefctl: Command) -> None:
     done = reefctl("inspect", tmp_path)
     assert done.returncode == 1 and "SHA256SUMS" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_tensor_that_is_written_in_parts_counts_once() -> None:
+    # Two kernels write the halves of what the third reads as one.
+    tensors = [storage(64, kind="input"), storage(64), storage(64, offset=256), storage(128), storage(64, offset=512)]
+    args = [[0, 1], [0, 2], [1, 2, 3, 4]]
+    kernels = [Kernel("k", arg, "op", ["read"] * (len(arg) - 1) + ["write"]) for arg in args]  # type: ignore[list-item]
+    model = resource.ModelFile("m", tensors, kernels, [0], [], 768, version=1)
+    assert memory.live_bytes(model) == [256, 512, 768]
