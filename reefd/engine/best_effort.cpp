@@ -144,7 +144,7 @@ Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
 
 // At least one kernel; plain kernels are not taken back, so all of them.
 uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const {
-    const uint64_t limit_ns = (units == units_ ? limits_.window_ns : limits_.padding_window_ns) / window_part_;
+    const uint64_t limit_ns = window_ns(units);
     const bool bounded = policy_.checks() != Checks::none;
     uint32_t last = request.launched;
     estimate_ns = 0;
@@ -191,14 +191,14 @@ void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uin
     shares_.charge(*request.task, flight.width, static_cast<int64_t>(flight.estimate_ns));
 }
 
-// Bounded by time, whatever the count: but one window always waits behind the one that runs, so that the device has no
-// gap, and compute units that nobody uses are for whoever can. A request of plain kernels is one window on a queue of its
-// own, as it would be on a stream.
+// Bounded by time, whatever the count: two windows that use all of their units, or more that use less. But one window always
+// waits behind the one that runs, so that the device has no gap, and compute units that nobody uses are for whoever can. A
+// request of plain kernels is one window on a queue of its own, as it would be on a stream.
 bool BestEffort::has_room(const Queue& queue, uint32_t units) const {
     if (queue.count == 0 && (policy_.checks() == Checks::none || width_in_flight() < units)) {
         return true;
     }
-    return policy_.checks() != Checks::none && (load_ns_ < limits_.in_flight_ns * units / units_ || flights_ == 1);
+    return policy_.checks() != Checks::none && (load_ns_ < 2 * window_ns(units) * units / units_ || flights_ == 1);
 }
 
 // One more window on this queue, of the task with the least virtual time that has one for it. A task that is ahead of its
@@ -228,11 +228,29 @@ bool BestEffort::fill(QueueId queue, uint32_t units, uint64_t now_ns) {
     return request != nullptr;
 }
 
+// Windows keep the units that they were launched on until their marks. One that would take long is launched again on all
+// that there are now, at the cost of the blocks that it has begun.
+void BestEffort::widen(uint32_t units, uint64_t now_ns) {
+    if (policy_.checks() == Checks::none || flights_ == stale_) {
+        return;
+    }
+    account(now_ns);
+    for (QueueId id = 1; id < queues_.size(); ++id) {
+        const Queue& queue = queues_[id];
+        const Flight& head = queue.at(0);
+        if (queue.count != 0 && !head.stale && units_of(head) < units &&
+            head.estimate_ns > head.served_ns + limits_.padding_window_ns) {
+            invalidate(id, false);
+        }
+    }
+}
+
 void BestEffort::launch(const Grant& grant, uint64_t now_ns) {
     const uint32_t units = std::min(grant.units, units_);
     if (units == 0) {
         return;
     }
+    widen(units, now_ns);
     // Every queue gets its first window before any gets a second: requests run side by side.
     for (uint32_t depth = 0; depth < depth_; ++depth) {
         bool any = false;

@@ -20,8 +20,7 @@ namespace reef {
 
 struct SchedulerLimits {
     uint64_t window_ns = 2'000'000;         // estimated time of one best-effort window on the whole device
-    uint64_t padding_window_ns = 500'000;   // of one beside a real-time model: it keeps its few units until it retires
-    uint64_t in_flight_ns = 4'000'000;      // of all windows on the device together, by the part of it that they use
+    uint64_t padding_window_ns = 250'000;   // of one beside a real-time model: it keeps its few units until it retires
     uint64_t announce_hold_ns = 5'000'000;  // how long an announcement keeps best-effort work away
     uint32_t shield_after = 8;              // abandonments of an instance, until its blocks run to their end
 };
@@ -86,6 +85,10 @@ private:
         }
     };
 
+    void widen(uint32_t units, uint64_t now_ns);
+    uint64_t window_ns(uint32_t units) const {
+        return (units == units_ ? limits_.window_ns : limits_.padding_window_ns) / window_part_;
+    }
     bool has_room(const Queue& queue, uint32_t units) const;
     bool fill(QueueId queue, uint32_t units, uint64_t now_ns);
     Request* choose(Task& task, QueueId queue, uint64_t now_ns);

@@ -110,6 +110,7 @@ void SimulatedDevice::write_epoch(QueueId id, uint32_t epoch) {
             }
         }
     }
+    finish_blocks();  // those that are at a check point now
     start_blocks();
 }
 
@@ -236,6 +237,14 @@ void SimulatedDevice::finish(Unit& unit) {
     }
 }
 
+void SimulatedDevice::finish_blocks() {
+    for (Unit& unit : units_) {
+        if (unit.busy && unit.end_ns <= now_ns_) {
+            finish(unit);
+        }
+    }
+}
+
 uint64_t SimulatedDevice::next_event_ns() const {
     uint64_t next = UINT64_MAX;
     for (const Unit& unit : units_) {
@@ -249,11 +258,7 @@ uint64_t SimulatedDevice::next_event_ns() const {
 void SimulatedDevice::advance_to(uint64_t time_ns) {
     while (next_event_ns() <= time_ns) {
         now_ns_ = next_event_ns();
-        for (Unit& unit : units_) {
-            if (unit.busy && unit.end_ns == now_ns_) {
-                finish(unit);
-            }
-        }
+        finish_blocks();
         start_blocks();
     }
     now_ns_ = std::max(now_ns_, time_ns);

@@ -79,6 +79,7 @@ private:
     bool next_block(QueueId queue, Unit& unit);
     bool may_begin(QueueId queue, uint32_t unit);
     void finish(Unit& unit);
+    void finish_blocks();
     bool stale(const Queue& queue, const Window& window) const;
     void record(TraceRecord::What what, QueueId queue, const Window& window, uint32_t a, uint32_t b);
 
