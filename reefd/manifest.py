@@ -83,6 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_sessions: Annotated[int, Meta(ge=1, le=2000, description="a whole number from 1 to 2000")] = 16
     queue: Annotated[Literal["fail", "block", "latest"], Meta(description="fail, block or latest")] = "fail"
     priority: Annotated[int, Meta(ge=0, le=99, description="a whole number from 0 to 99, the higher the sooner")] = 0
+    preemptible: Annotated[bool, Meta(description="true or false")] = False
     weight: Annotated[int, Meta(ge=1, le=10000, description="a whole number from 1 to 10000")] = 100
     bounds: Bounds = Bounds()
     preempt_bound: Duration = Nanoseconds(0)
@@ -138,7 +139,7 @@ def _check_together(document: Document, root: yamlfile.Node) -> None:
         document.problem(model, "model: got nothing, expected the name of a resource folder")
     task_class = root.get("class")
     if task_class is not None and task_class.value == "be":
-        for key in ("bounds", "priority"):
+        for key in ("bounds", "priority", "preemptible"):
             node = root.get(key)
             if node is not None:
                 document.problem(node, f"{key}: only real-time tasks have it; remove it, or write `class: rt`")

@@ -102,6 +102,7 @@ class Tasks:
                 deadline_ns=int(manifest.deadline),
                 priority=manifest.priority,
                 weight=manifest.weight,
+                preemptible=manifest.preemptible,
                 queue=manifest.queue,
                 crc=manifest.crc,
                 signature=loaded.signature,

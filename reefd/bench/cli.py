@@ -210,3 +210,20 @@ def models(
     notes = [f"geometric mean: {facts['geometric_mean']:.2f}, worst {facts['worst']:.2f}, {device} against {against}"]
     print_report(result.cases, result.ratios, notes, as_json=json, facts=facts)
     return 0
+
+
+@app.command
+def schedule(*, json: Json = False, samples: int = 400) -> int:
+    """What a turn of the engine costs with up to 1,000 sessions and 1,000 active requests, in simulated time.
+
+    Parameters
+    ----------
+    samples
+        Spans of simulated time for each point of the curves.
+    """
+    from reefd.bench import schedule as bench
+    from reefd.bench.report import print_report
+
+    cases, ratios, notes = bench.measure(samples)
+    print_report(cases, ratios, notes, as_json=json)
+    return 0

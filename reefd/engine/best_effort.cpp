@@ -163,11 +163,12 @@ void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uin
     account(now_ns);
     Queue& queue = queues_[id];
     Flight& flight = queue.at(queue.count++);
-    flight = {.request = &request,
-              .first = request.launched,
-              .mark = ++queue.mark,
-              .split = units == units_ ? kNoSplit : units,
-              .shielded = shield(request)};
+    flight = {};
+    flight.request = &request;
+    flight.first = request.launched;
+    flight.mark = ++queue.mark;
+    flight.split = units == units_ ? kNoSplit : units;
+    flight.shielded = shield(request);
     flight.last = window_end(request, units, flight.estimate_ns);
     flight.width = request.model->times.width(flight.first, flight.last, units);
     flight.load_ns = flight.estimate_ns * flight.width / units_;

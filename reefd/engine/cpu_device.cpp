@@ -45,6 +45,7 @@ CpuDevice::CpuDevice(const CpuOptions& options)
     shared_.queues = queues_;
     shared_.spin_ns = workers <= cpus.size() ? options.spin_ns : 0;
     shared_.fifo_priority = options.realtime ? kFifoPriority : 0;
+    shared_.workers = workers;
     shared_.exclusive = options.exclusive;
     bool real_time = options.realtime;
     try {
@@ -63,7 +64,7 @@ CpuDevice::CpuDevice(const CpuOptions& options)
              .compute_units = workers,
              .queues = static_cast<uint32_t>(queues_.size()),
              .queue_depth = kQueueDepth,
-             .split_granule = 0,
+             .split_granule = 1,
              .can_reset = true,
              .may_spin = false,
              .real_time = real_time};
@@ -102,6 +103,7 @@ void CpuDevice::launch(QueueId id, const Window& window) {
     slot.epoch = window.epoch;
     slot.preemptible = window.preemptible;
     slot.finish_blocks = window.finish_blocks;
+    slot.split = window.split;
     slot.shielded = kNoKernel;
     queue.launched(window.mark);
     if (!runs) {
@@ -113,12 +115,12 @@ void CpuDevice::launch(QueueId id, const Window& window) {
     if (first == context.kernels_done() && context.begin_again(first, options_.shield_after))
         slot.shielded = first;
     const Claim claim = context.first_claim(first, slot.runs_to_end(first));
-    slot.open(window.mark, claim.pack());
-    shared_.signals.work(claim.blocks);
+    slot.open(window.mark, claim.pack(), window.split);
+    shared_.signals.work(window.split == kNoSplit ? claim.blocks : UINT32_MAX);
     if (id == kRealTimeQueue) {
         const uint64_t now = now_ns();
-        for (auto& worker : workers_)
-            worker->urge(now);
+        for (uint32_t i = 0; i < workers_.size() - window.split; i++)
+            workers_[i]->urge(now);
     }
 }
 

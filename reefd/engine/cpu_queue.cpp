@@ -6,10 +6,11 @@
 
 namespace reef {
 
-void CpuWindow::open(uint32_t mark, uint64_t first_claim) {
+void CpuWindow::open(uint32_t mark, uint64_t first_claim, uint32_t split) {
     claim_.store(first_claim, std::memory_order_relaxed);
     // SYNC LAUNCH, first half; sequentially consistent for SYNC SLEEP.
-    gate_.store(static_cast<uint64_t>(mark) << 32, std::memory_order_seq_cst);
+    gate_.store(static_cast<uint64_t>(mark) << 32 | static_cast<uint64_t>(split) << kSplitShift,
+                std::memory_order_seq_cst);
 }
 
 void CpuWindow::open_closed(uint32_t mark) {
@@ -38,17 +39,21 @@ bool CpuWindow::leave() {
 }
 
 bool CpuWindow::retire(uint32_t mark) {
-    // SYNC RETIRE: acquires what every worker released by leaving. SYNC CHAIN, second half of the retirer.
-    uint64_t empty = static_cast<uint64_t>(mark) << 32 | kClosed;
-    return gate_.compare_exchange_strong(empty, empty | kRetired, std::memory_order_seq_cst);
+    // SYNC RETIRE: acquires what every worker released by leaving. SYNC CHAIN, second half of the retirer. Once a gate is
+    // closed and empty, only this changes it.
+    uint64_t gate = gate_.load(std::memory_order_seq_cst);
+    if (gate >> 32 != mark || (gate & (kClosed | kRetired | kActive)) != kClosed)
+        return false;
+    return gate_.compare_exchange_strong(gate, gate | kRetired, std::memory_order_seq_cst);
 }
 
-CpuWindow::State CpuWindow::state(uint32_t mark) const {
+CpuWindow::View CpuWindow::view(uint32_t mark) const {
     // SYNC SLEEP: a worker about to sleep reads these after it has counted itself as a sleeper.
     uint64_t gate = gate_.load(std::memory_order_seq_cst);
     if (gate >> 32 != mark || (gate & kClosed))
-        return State::absent;
-    return Claim::unpack(claim_.load(std::memory_order_seq_cst)).left() ? State::claimable : State::exhausted;
+        return {State::absent, kNoSplit};
+    const bool left = Claim::unpack(claim_.load(std::memory_order_seq_cst)).left();
+    return {left ? State::claimable : State::exhausted, static_cast<uint32_t>((gate & (kRetired - 1)) >> kSplitShift)};
 }
 
 void CpuQueue::write_epoch(uint32_t epoch) {

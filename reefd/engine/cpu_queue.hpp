@@ -2,8 +2,9 @@
 // Windows in flight on the CPU device, and the words by which workers enter, share and leave them.
 //
 // A queue is a ring of window slots. Only the oldest window that has not retired, the head, can be entered. Each slot has
-//   gate    {mark, retired, closed, active}: a worker enters by compare-and-swap and leaves by subtraction. A closed gate
-//           lets nobody in, and a gate of another mark is another window's, so a recycled slot is never entered by mistake.
+//   gate    {mark, retired, closed, split, active}: a worker enters by compare-and-swap and leaves by subtraction. A closed
+//           gate lets nobody in, and a gate of another mark is another window's, so a recycled slot is never entered by
+//           mistake. The split says which workers may enter, to those who look from outside.
 //   claim   {kernel, blocks, next}: a fetch-add takes the next block of the current kernel; the word says by itself
 //           whether blocks are left. Whoever completes a kernel stores the next one's word.
 // A window retires when its gate is closed and nobody is inside. Whoever completes its last kernel closes it, and so do
@@ -63,11 +64,12 @@ public:
     uint32_t epoch = 0;
     bool preemptible = false;
     bool finish_blocks = false;  // the same for every instance
+    uint32_t split = kNoSplit;   // the gate's
     // Blocks of this kernel that have begun run to their end in this window.
     bool runs_to_end(uint32_t kernel) const { return !preemptible || finish_blocks || kernel == shielded; }
 
     // ---- engine thread
-    void open(uint32_t mark, uint64_t first_claim);
+    void open(uint32_t mark, uint64_t first_claim, uint32_t split = kNoSplit);
     void open_closed(uint32_t mark);  // nothing to run: only retires in its turn
     // Nobody enters any more. Anyone inside or the engine thread may call it.
     void close();
@@ -80,8 +82,12 @@ public:
     bool retire(uint32_t mark);
 
     enum class State { absent, exhausted, claimable };
+    struct View {
+        State state;
+        uint32_t split;
+    };
     // A hint for choosing: absent when it cannot be entered.
-    State state(uint32_t mark) const;
+    View view(uint32_t mark) const;
 
     Claim peek() const { return Claim::unpack(claim_.load(std::memory_order_relaxed)); }
     // SYNC ADVANCE, second half.
@@ -92,7 +98,9 @@ public:
 private:
     static constexpr uint64_t kClosed = 1ull << 31;
     static constexpr uint64_t kRetired = 1ull << 30;
-    static constexpr uint64_t kActive = kRetired - 1;
+    static constexpr int kSplitShift = 12;
+    static constexpr uint64_t kActive = (1ull << kSplitShift) - 1;
+    static_assert(kMaxWorkers <= kActive && kMaxWorkers <= kRetired >> kSplitShift);
 
     alignas(kLine) std::atomic<uint64_t> gate_ = kClosed | kRetired;
     alignas(kLine) std::atomic<uint64_t> claim_ = 0;
@@ -111,9 +119,9 @@ public:
     uint32_t head() const { return retired() + 1; }
     CpuWindow& window(uint32_t mark) { return windows_[mark % kQueueDepth]; }
     const CpuWindow& window(uint32_t mark) const { return windows_[mark % kQueueDepth]; }
-    CpuWindow::State state() const {
+    CpuWindow::View view() const {
         uint32_t mark = head();
-        return window(mark).state(mark);
+        return window(mark).view(mark);
     }
     // Retires every closed, empty window from the head on. True: at least one.
     bool retire(CpuSignals& signals);

@@ -48,20 +48,21 @@ void flush_subnormals() {
 #endif
 }
 
-bool CpuShared::something_to_do() const {
-    const CpuWindow::State real_time = queues[kRealTimeQueue].state();
-    if (real_time == CpuWindow::State::claimable)
-        return true;
-    if (real_time == CpuWindow::State::exhausted && exclusive)
-        return false;
-    for (const CpuQueue& queue : queues.subspan(1))
-        if (queue.state() == CpuWindow::State::claimable)
+bool CpuShared::something_to_do(uint32_t worker) const {
+    const CpuWindow::View now = real_time();
+    if (real_time_first(now, worker))
+        return now.state == CpuWindow::State::claimable;
+    for (const CpuQueue& queue : queues.subspan(1)) {
+        const CpuWindow::View window = queue.view();
+        if (window.state == CpuWindow::State::claimable && best_effort_may_begin(window.split, worker))
             return true;
+    }
     return false;
 }
 
 void CpuShared::retire(CpuQueue& queue) {
-    if (queue.retire(signals) && something_to_do())
+    // Whatever any worker may do, the first one or the last one may: splits belong to the last.
+    if (queue.retire(signals) && (something_to_do(0) || something_to_do(workers - 1)))
         signals.work(UINT32_MAX);
 }
 
@@ -108,14 +109,14 @@ void CpuWorker::main(int cpu) {
             continue;
         class_->go_to_sleep(monotonic_ns());
         shared_.signals.sleep(
-            [this] { return shared_.something_to_do() || shared_.stopping.load(std::memory_order_seq_cst); });
+            [this] { return shared_.something_to_do(index_) || shared_.stopping.load(std::memory_order_seq_cst); });
         class_->woke(monotonic_ns());
     }
 }
 
 // One visit to one window. False: nothing could be claimed.
 bool CpuWorker::work() {
-    if (shared_.real_time_first())
+    if (shared_.real_time_first(shared_.real_time(), index_))
         return serve(shared_.queues[kRealTimeQueue], true);
     const uint32_t best_effort = static_cast<uint32_t>(shared_.queues.size()) - 1;
     for (uint32_t i = 0; i < best_effort; i++) {
@@ -131,7 +132,12 @@ bool CpuWorker::work() {
 bool CpuWorker::serve(CpuQueue& queue, bool real_time) {
     const uint32_t mark = queue.head();
     CpuWindow& window = queue.window(mark);
-    if (window.state(mark) != CpuWindow::State::claimable || !window.enter(mark))
+    const CpuWindow::View view = window.view(mark);
+    if (view.state != CpuWindow::State::claimable)
+        return false;
+    if (real_time ? shared_.aside(index_, view.split) : !shared_.best_effort_may_begin(view.split, index_))
+        return false;
+    if (!window.enter(mark))
         return false;
     if (real_time)
         class_->enter_real_time(monotonic_ns());
@@ -148,7 +154,7 @@ bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
             window.close();
             return any;
         }
-        if (!real_time && shared_.real_time_first())
+        if (!real_time && !shared_.best_effort_may_begin(window.split, index_))
             return any;
         if (!window.peek().left())
             return any;
@@ -215,7 +221,8 @@ void CpuWorker::finish_kernel(CpuWindow& window, uint32_t kernel) {
 
 void CpuWorker::advance(CpuWindow& window, const Claim& next) {
     window.advance(next);
-    shared_.signals.work(next.blocks - 1);  // this worker takes one
+    // This worker takes one. Of those that sleep, only some may be for a split: all look.
+    shared_.signals.work(window.split == kNoSplit ? next.blocks - 1 : UINT32_MAX);
 }
 
 // While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep.
@@ -226,10 +233,10 @@ bool CpuWorker::wait_for_others() const {
     do {
         bool others = false;
         for (const CpuQueue& queue : shared_.queues)
-            others |= queue.state() != CpuWindow::State::absent;
+            others |= queue.view().state != CpuWindow::State::absent;
         if (!others)
             return false;
-        if (shared_.something_to_do())
+        if (shared_.something_to_do(index_))
             return true;
         for (int i = 0; i < 16; i++)
             relax();

@@ -18,20 +18,34 @@ namespace reef {
 struct CpuShared {
     std::span<CpuQueue> queues;  // the real-time queue first
     CpuSignals signals;
+    uint32_t workers;
     uint64_t spin_ns;                    // how long a worker waits for others in the same window before it sleeps
     int fifo_priority;                   // 0: never SCHED_FIFO
     bool exclusive;                      // DeviceOptions::exclusive
     std::atomic<uint64_t> asked_ns = 0;  // who is in a best-effort block at this time notes when it leaves
     std::atomic<bool> stopping = false;
 
-    // Best-effort blocks may not begin now.
-    bool real_time_first() const {
-        const CpuWindow::State real_time = queues[kRealTimeQueue].state();
-        return exclusive ? real_time != CpuWindow::State::absent : real_time == CpuWindow::State::claimable;
+    CpuWindow::View real_time() const { return queues[kRealTimeQueue].view(); }
+    // A split belongs to the last workers.
+    bool aside(uint32_t worker, uint32_t split) const { return worker >= workers - split; }
+    // The worker is for `real_time`, the window at the head of the real-time queue, and for nothing else.
+    bool real_time_first(const CpuWindow::View& real_time, uint32_t worker) const {
+        if (real_time.state == CpuWindow::State::absent || aside(worker, real_time.split))
+            return false;
+        return exclusive || real_time.state == CpuWindow::State::claimable;
+    }
+    // Blocks of a best-effort window with this split may begin on the worker.
+    bool best_effort_may_begin(uint32_t split, uint32_t worker) const {
+        const CpuWindow::View now = real_time();
+        if (real_time_first(now, worker))
+            return false;
+        if (split == kNoSplit)
+            return !exclusive || now.state == CpuWindow::State::absent;
+        return aside(worker, split);
     }
     // SYNC SLEEP: also the look of a worker that has counted itself as a sleeper. While real-time work is on the device,
     // a worker without a block waits for its next kernel: a best-effort block begun now would delay it.
-    bool something_to_do() const;
+    bool something_to_do(uint32_t worker) const;
     // After a gate was closed or left: retires what can be, and wakes workers for what that uncovered.
     void retire(CpuQueue& queue);
 };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "crash.hpp"
+#include "clock.hpp"
 #include "failure.hpp"
 #include "gpu_device.hpp"
 #include "region.hpp"
@@ -327,17 +328,22 @@ SimulatedDevice& Engine::simulation() const {
     return *simulated_;
 }
 
-void Engine::advance(uint64_t ns) {
+TurnCost Engine::advance(uint64_t ns) {
     std::lock_guard lock(mutex_);
     SimulatedDevice& device = simulation();
     require_running();
     const uint64_t target = device.now_ns() + ns;
+    const uint64_t turns_before = loop_->counters().turns;
+    TurnCost cost{};
     for (;;) {
         loop_->collect_doorbells();
+        const uint64_t begin_ns = monotonic_ns();
         while (loop_->turn()) {
         }
+        cost.ns += monotonic_ns() - begin_ns;
         if (device.now_ns() >= target) {
-            return;
+            cost.turns = loop_->counters().turns - turns_before;
+            return cost;
         }
         const uint64_t next = std::min({device.next_event_ns(), loop_->next_timer_ns(), target});
         device.advance_to(std::max(next, device.now_ns() + 1));

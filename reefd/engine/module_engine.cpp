@@ -320,7 +320,16 @@ void bind_engine(nb::module_& module) {
             nb::arg("mode"), released())
         .def("poll_events", &Engine::poll_events, released())
         .def("snapshot", snapshot_dict)
-        .def("advance", &Engine::advance, nb::arg("ns"), released())
+        .def(
+            "advance",
+            [](Engine& engine, uint64_t ns) {
+                const TurnCost cost = [&] {
+                    nb::gil_scoped_release given_up;
+                    return engine.advance(ns);
+                }();
+                return nb::make_tuple(cost.turns, cost.ns);
+            },
+            nb::arg("ns"))
         .def("trace", trace_list);
 }
 

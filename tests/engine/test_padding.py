@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Best-effort work on the compute units that a real-time model leaves idle: in simulated time, exact to the nanosecond."""
+"""Best-effort work on the compute units that a real-time model leaves idle; times are exact to the nanosecond."""
 
 from __future__ import annotations
 
+import models
+import numpy as np
 import pytest
+from regions import open_session
 from simulation import US, Simulation
 
 from reefd import _engine
@@ -56,8 +59,8 @@ def test_02_units_beside_follow_the_segments_of_the_plan(simulate):
     sim.until(500)
     rt.submit(0)
     sim.until(20_000)
-    # The first segment begins at 500 (a block's end, so that nothing is lost), the second one at 1500 on the 20 units of
-    # the first, and on the 40 others when best-effort blocks have left them: at their end, 1500, too.
+    # The first segment begins at 500 (a block's end, so that nothing is lost), the second one at 1500 on the 20 units
+    # of the first, and on the 40 others when best-effort blocks have left them: at their end, 1500, too.
     assert sim.times(rt.take()[0]) == (500, 500, 3500)
     assert busy_us(sim, "be", 500, 1500, 50) == 40 * 1000
     assert busy_us(sim, "be", 1500, 2500, 50) == 0
@@ -87,7 +90,7 @@ def test_04_short_windows_keep_their_units_until_their_mark(simulate):
     be.submit(0)
     sim.until(20_000)
     assert sim.times(rt.take()[0])[2] == 310
-    # On two units a kernel takes 100 us, so a window has two kernels (250 us), and three are in flight when the model ends.
+    # On two units a kernel takes 100 us, so a window has two (250 us), and three are in flight when the model ends.
     masked = [(time, last) for time, _, first, last in sim.events("launch", "be") if last - first == 2]
     assert [last for _, last in masked] == [2, 4, 6, 8]
     retired = {last: time for time, _, first, last in sim.events("retire", "be")}
@@ -227,3 +230,43 @@ def test_12_short_requests_may_be_many_in_flight(simulate):
     sim.until(1)
     launched = len(sim.events("launch"))
     assert launched * 50 >= 1500 and launched <= 4000 // 50
+
+
+# ---------------------------------------------------------------- the CPU device
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_13_best_effort_is_answered_beside_a_real_time_model_and_both_have_the_same_bits(workers):
+    engine = _engine.Engine(device="cpu", workers=workers, realtime=False)
+    long = engine.load(models.steps(kernels=200))
+    short = engine.load(models.steps(kernels=8))
+    data = np.random.default_rng(workers).normal(size=models.SIZE).astype(np.float32)
+    expected = {}
+    for model in (long, short):
+        expected[model] = np.empty_like(data)
+        engine.run(model, [data], [expected[model]])
+    engine.start()
+    # Three segments: one worker for best effort, none, one.
+    profile = _engine.Profile(padding=[(120, 1), (130, 0), (200, 1)])
+    rt_task = engine.add_task(
+        _engine.TaskSpec(name="rt", task_class="rt", models=[("steps", long)], slots=2, profiles=[profile])
+    )
+    be_task = engine.add_task(_engine.TaskSpec(name="be", task_class="be", models=[("steps", short)], slots=4))
+    rt, be = open_session(engine, rt_task, 1), open_session(engine, be_task, 2)
+    for client, slots in ((rt, 2), (be, 4)):
+        for slot in range(slots):
+            client.input(slot)[: data.nbytes] = data.tobytes()
+    beside = 0
+    for _ in range(10):
+        rt.submit(0)
+        for slot in range(4):
+            be.submit(slot)
+        (slow,) = rt.wait(1)
+        quick = be.wait(4)
+        assert slow.status == 0 and [done.status for done in quick] == [0] * 4
+        assert rt.output(0)[: data.nbytes] == expected[long].tobytes()
+        for slot in range(4):
+            assert be.output(slot)[: data.nbytes] == expected[short].tobytes()
+        beside += sum(slow.start_ns < done.start_ns and done.end_ns < slow.end_ns for done in quick)
+    engine.stop(grace_ns=0, keep_sessions=False)
+    assert beside > 0
