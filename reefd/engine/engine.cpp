@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
-#include "crash.hpp"
 #include "clock.hpp"
+#include "crash.hpp"
 #include "failure.hpp"
 #include "gpu_device.hpp"
 #include "region.hpp"
@@ -338,8 +338,10 @@ TurnCost Engine::advance(uint64_t ns) {
     for (;;) {
         loop_->collect_doorbells();
         const uint64_t begin_ns = monotonic_ns();
-        while (loop_->turn()) {
-        }
+        do {
+            while (loop_->turn()) {
+            }
+        } while (!loop_->ready_to_sleep());
         cost.ns += monotonic_ns() - begin_ns;
         if (device.now_ns() >= target) {
             cost.turns = loop_->counters().turns - turns_before;

@@ -243,12 +243,8 @@ uint64_t Loop::sleep_limit_ns(uint64_t now_ns) const {
 }
 
 void Loop::sleep() {
-    bool pending = false;
-    if (!stopping_) {  // then new entries are nobody's concern
-        pending = arm_all(real_time_);
-        pending |= arm_all(best_effort_);
-    }
-    if (pending || (scheduler_.in_flight() && !device_.arm())) {
+    // While stopping, new entries are nobody's concern.
+    if ((!stopping_ && !ready_to_sleep()) || (scheduler_.in_flight() && !device_.arm())) {
         return;
     }
     sync::add_relaxed<uint64_t>(counters_.sleeps, 1);
@@ -256,7 +252,7 @@ void Loop::sleep() {
 }
 
 // Waits for doorbells, the device and commands; those that rang are polled from now on.
-void Loop::wait(uint64_t timeout_ns) {
+bool Loop::wait(uint64_t timeout_ns) {
     std::array<epoll_event, 64> events;
     int count;
     if (timeout_ns == 0) {
@@ -278,6 +274,17 @@ void Loop::wait(uint64_t timeout_ns) {
             rang(*sessions_[tag], last_wait_ns_);
         }
     }
+    return count == static_cast<int>(events.size());
+}
+
+void Loop::collect_doorbells() {
+    while (wait(0)) {
+    }
+}
+
+bool Loop::ready_to_sleep() {
+    const bool pending = arm_all(real_time_);
+    return !arm_all(best_effort_) && !pending;
 }
 
 // Sets need_wakeup, then looks once more: an entry published before the client could see the flag would be lost.

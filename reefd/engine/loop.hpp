@@ -71,7 +71,9 @@ public:
     bool device_released() const { return !scheduler_.in_flight(); }  // once stopped
     // The next moment at which a turn has something to do without anybody ringing.
     uint64_t next_timer_ns() const;
-    void collect_doorbells() { wait(0); }
+    // Simulated time: what rang since, and the last look before a sleep. False: something came meanwhile.
+    void collect_doorbells();
+    bool ready_to_sleep();
     void set_realtime(int priority) { fifo_priority_ = priority; }  // what the thread has; 0: not real-time
 
 private:
@@ -111,7 +113,7 @@ private:
 
     bool spinning() const;
     void sleep();
-    void wait(uint64_t timeout_ns);
+    bool wait(uint64_t timeout_ns);  // true: there may be more to collect
     uint64_t sleep_limit_ns(uint64_t now_ns) const;
     bool stopping_turn(uint64_t now_ns);
     void shut_down_sessions(uint64_t now_ns);
