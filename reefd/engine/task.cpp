@@ -59,12 +59,7 @@ void check(const TaskSpec& spec) {
 void take_profile(Task& task, size_t index, const DeviceInfo& device) {
     TaskModel& model = task.models[index];
     const std::vector<ModelProfile>& profiles = task.spec.profiles;
-    ModelProfile profile = profiles.empty() ? ModelProfile{} : profiles[index];
-    if (task.spec.real_time && profile.padding.empty() && device.split_granule != 0) {
-        for (const PaddingSegment& segment : model.model->facts().padding) {
-            profile.padding.push_back({segment.last, segment.units});
-        }
-    }
+    const ModelProfile profile = profiles.empty() ? ModelProfile{} : profiles[index];
     const std::string problem = profile_problem(profile, model.kernels, device.compute_units, device.split_granule);
     if (!problem.empty()) {
         throw EngineFailure(-EINVAL, "task " + task.spec.name + ", model " + model.name + ": profile: " + problem);

@@ -62,7 +62,11 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "epoch not looked at": (WORKER, "if (window.preemptible && queue.epoch() != window.epoch)", "if (false)"),
     "abandoned block counts": (WORKER, "if (!finished) {", "if (!finished && real_time) {"),
-    "real time not first": (WORKER, "if (!real_time && shared_.real_time_first())", "if (false)"),
+    "real time not first": (
+        WORKER,
+        "if (!real_time && !shared_.best_effort_may_begin(window.split, index_))",
+        "if (false)",
+    ),
     "piece count kept": (CONTEXT, "    copied_.store(0, std::memory_order_relaxed);  // a copy", "    // a copy"),
     "torn kept": (CONTEXT, "    torn_.store(kNoKernel, std::memory_order_relaxed);\n}", "}"),
     "half a unit saved": (CONTEXT, "if (unit && count != 0 && torn_", "if (false && torn_"),

@@ -98,6 +98,9 @@ class Run:
         self.take(busy)
         self.shielded = sum(task["shielded"] for task in self.sim.engine.snapshot()["tasks"])
         self.sim.engine.stop(grace_ns=0, keep_sessions=False)
+        for client in self.clients:
+            client.regions.close()  # many runs in one process: their descriptors would soon be too many
+        self.clients.clear()
 
     def take(self, busy: list[set[int]]) -> None:
         for task, client in enumerate(self.clients):

@@ -14,6 +14,7 @@ from libreef._reef import lib
 
 def break_tail(client: Client) -> None:
     client.hot.sq_tail = client.sq_tail + client.entries + 1
+    client.ring()
 
 
 def break_head(client: Client) -> None:
