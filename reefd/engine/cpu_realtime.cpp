@@ -49,7 +49,7 @@ bool RealtimeThread::set(int policy, int priority) {
 }
 
 void RealtimeThread::account(uint64_t now_ns) {
-    if (!in_fifo_ && state_.load(std::memory_order_acquire) >= raising) {
+    if (!in_fifo_ && state_.load(std::memory_order_acquire) == raised) {
         purse_.account(urged_ns_.load(std::memory_order_relaxed), false);
         in_fifo_ = true;
     }
