@@ -84,7 +84,7 @@ class GpuProgram:
         arguments: Sequence[tuple[str, int, int, int]],  # memory, storage, offset, bytes that the launch may touch
     ) -> None:
         """memory: "none", "storage" (offset from the arena, or from a tensor that is no view), "constant", "workspace",
-        "binding", "inputs", "outputs"."""
+        "binding", "outputs"."""
 
 class LocalRequest:
     """A context of a model and the tensors of one request, for launching windows by hand."""
@@ -107,10 +107,26 @@ class LocalRequest:
 class LocalDevice:
     """A device without an engine: this process launches. For profiling and tests; one thread at a time."""
 
-    def launch(self, queue: int, request: LocalRequest, first: int, last: int, epoch: int, preemptible: bool) -> int:
+    def launch(
+        self,
+        queue: int,
+        request: LocalRequest,
+        first: int,
+        last: int,
+        epoch: int,
+        preemptible: bool,
+        finish_blocks: bool = False,
+    ) -> int:
         """Launches kernels [first, last) as one window; returns its mark."""
     def write_epoch(self, queue: int, epoch: int) -> None: ...
     def retired(self, queue: int) -> int: ...
+    def repeat(
+        self, queue: int, request: LocalRequest, rounds: int, epoch: int = 0, preemptible: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """Runs the request `rounds` times, one after the other: nanoseconds until launch() returned, and until the
+        window was seen to have retired."""
+    def vacate(self, queue: int, epoch: int, mark: int) -> tuple[int, int]:
+        """Writes an epoch: nanoseconds until the write returned, and until `mark` was seen to have retired."""
     def wait(self, queue: int, mark: int, seconds: float = 60.0) -> bool:
         """Until the mark was retired. False: not within that time, or the device failed."""
     fault: str | None
@@ -260,10 +276,12 @@ class Engine:
         cpu: int = -1,  # pin the engine thread to this processor; -1: not
         stuck_ns: int = 10_000_000_000,  # a kernel that finishes no block for so long is stuck: "device_stuck"
     ) -> None:
-        """device: "cpu", or "simulated": a cost model in simulated time (see advance()). policy: "reef", or one to
-        measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each does."""
+        """device: "cpu", "cuda", "hip", or "simulated": a cost model in simulated time (see advance()). policy: "reef",
+        or one to measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each
+        does."""
     device: dict[str, Any]
-    """name, detail, compute_units, queues, split_granule (0: no padding on this device), can_reset, may_spin, policy;
+    """kind, name, detail, target (what GPU code must be made for), compute_units, queues, split_granule (0: no padding
+    on this device), can_reset, may_spin, policy;
     realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
     turns: int  # of the engine thread so far: it grows at least ten times a second. Reading it waits for nothing

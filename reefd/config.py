@@ -41,7 +41,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtime_dir: AbsolutePath
     manifest_dir: AbsolutePath
     resource_dirs: Annotated[tuple[AbsolutePath, ...], Meta(description="a list of absolute paths")]
-    device: Annotated[Literal["auto", "cpu"], Meta(description="auto or cpu")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "hip"], Meta(description="auto, cpu, cuda or hip")] = "auto"
     workers: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 to 1024")] = 0
     policy: Annotated[
         Literal["reef", "reset", "wait", "streams", "sequential"],
@@ -77,7 +77,7 @@ DESCRIPTIONS = {
     "runtime_dir": "Holds the sockets, the lock and what is kept of sessions over a restart.",
     "manifest_dir": "One *.yaml for each task.",
     "resource_dirs": "Compiled models, looked up by folder name in this order.",
-    "device": "auto: the best device found; cpu: no GPU is looked for.",
+    "device": "auto: a GPU of either kind where there is one, else the CPU; cpu, cuda, hip: this one.",
     "workers": "Compute units of the CPU device; 0: all that this process may run on.",
     "policy": "How real-time work gets its room: reef; or reset, wait, streams, sequential, to compare.",
     "spinning": "Whether the engine polls instead of sleeping: auto, only where it takes no work from the device.",

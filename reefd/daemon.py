@@ -19,6 +19,7 @@ from reefd._engine import Engine, EngineError, Event
 from reefd.activation import ActivationError, inherited
 from reefd.config import Config
 from reefd.control import Control, ControlError, Later
+from reefd.devices import found_device
 from reefd.disposal import Arrival, Undertaker
 from reefd.instance import InstanceError, lock_instance, lock_runtime_dir
 from reefd.listener import Connection, Listener, identify, take_descriptor, take_hello
@@ -64,7 +65,7 @@ class Daemon:
         self._loop = Loop(self._on_error)
         self._undertaker = Undertaker()
         self._engine = Engine(
-            device="cpu",  # what `auto` finds as long as it is the only backend
+            device=found_device(settings.device),
             workers=settings.workers,
             policy=settings.policy,
             max_sessions=settings.max_sessions,

@@ -140,10 +140,18 @@ class Store:
     def _model(self, name: str, resource: Resource) -> Model:
         if resource.digest not in self._models:
             from reefd._engine import ModelError
+            from reefd.resource import ResourceError
             from reefd.resource.load import model_spec
 
             try:
-                self._models[resource.digest] = self._engine.load(model_spec(resource))
+                spec = model_spec(resource)
+                if self._engine.device["kind"] in ("cuda", "hip"):
+                    from reefd.gpu.stored import load
+
+                    spec.set_program(load(resource, self._engine.device["target"]))
+                self._models[resource.digest] = self._engine.load(spec)
+            except ResourceError as error:
+                raise LoadError(f"model {name}: {error}") from error
             except ModelError as error:
                 raise LoadError(f"model {name}: {resource.path}: {error}") from error
         return self._models[resource.digest]

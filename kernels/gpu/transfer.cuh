@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inputs from the client's memory to the device, and outputs back: kernels like all others, so that a copy can be
-// preempted, counts as progress, and has no argument that changes. args: the addresses {inputs, outputs} of this request
-// (two 64-bit words that the host writes before a launch), the device's buffer.
+// Outputs to the client's memory: a kernel like all others, so that it can be preempted, counts as progress, and has no
+// argument that changes. args: the address (a 64-bit word that the host writes before a launch), the device's buffer.
 //
-// What the client changes meanwhile may or may not show, but is read only once: kernels see the buffer.
+// Inputs come by the copy engine: threads that load from the host's memory got 2 GB/s on an H200, the engine 33.
 #pragma once
 
 template <class K> struct Transfer {
@@ -14,21 +13,13 @@ template <class K> struct Transfer {
         dependency_wait();
         gate.begin();
         if (gate.check()) return;
-        Chunk* host = (Chunk*)((const volatile u64*)args.p[0])[K::INPUT ? 0 : 1];
-        Chunk* buffer = (Chunk*)args.p[1];
-        const Chunk* from = K::INPUT ? host : buffer;
-        Chunk* to = K::INPUT ? buffer : host;
-        Chunk chunk[K::EACH];
+        Chunk* to = (Chunk*)*(const volatile u64*)args.p[0];
+        const Chunk* from = (const Chunk*)args.p[1];
         const int first = block_index() * K::EACH * K::THREADS + thread_index();
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
             int item = first + i * K::THREADS;
-            chunk[i] = load_chunk(from + item, item < K::CHUNKS);
-        }
-#pragma unroll
-        for (int i = 0; i < K::EACH; i++) {
-            int item = first + i * K::THREADS;
-            if (item < K::CHUNKS) to[item] = chunk[i];
+            if (item < K::CHUNKS) to[item] = load_chunk(from + item, true);
         }
         gate.finish();
     }

@@ -226,4 +226,44 @@ def schedule(*, json: Json = False, samples: int = 400) -> int:
 
     cases, ratios, notes = bench.measure(samples)
     print_report(cases, ratios, notes, as_json=json)
+
+
+def gpu(
+    *,
+    folder: Path = Path("build/bench/gpu"),
+    networks: str = "",
+    torch: str = "python3",
+    rounds: int = 500,
+    seconds: float = 3.0,
+    json: Json = False,
+) -> int:
+    """Networks on an NVIDIA GPU beside PyTorch; preemption, exactness, and real-time work beside best-effort loads.
+
+    Parameters
+    ----------
+    folder
+        Resources NETWORK-float16 and NETWORK-float32, with GPU code (`reefctl compile --gpu`).
+    networks
+        Which, separated by commas; all of them if left out.
+    torch
+        An interpreter that has PyTorch; "" leaves the peer out.
+    rounds
+        For each network.
+    seconds
+        Of real-time requests in each case beside a load.
+    """
+    from json import dumps
+
+    from reefd.bench import gpu as bench
+    from reefd.bench.daemon import BenchError
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        result = bench.measure(folder, networks.split(",") if networks else bench.NETWORKS, torch, rounds, seconds, say)
+    except BenchError as error:
+        print(f"reefctl bench gpu: {error}", file=sys.stderr)
+        return 1
+    print(dumps(result, indent=None if json else 1))
     return 0

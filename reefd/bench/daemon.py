@@ -34,6 +34,7 @@ class PrivateDaemon:
         settings: Mapping[str, str] | None = None,
         suffix: str = "",
         log_level: str = "warning",
+        device: str = "cpu",
     ) -> None:
         """manifests: file name -> YAML. cpus: where the daemon may run; empty: anywhere. settings: more keys of
         reefd.yaml. suffix: of the instance, tells the daemons of one benchmark apart."""
@@ -48,7 +49,7 @@ class PrivateDaemon:
         (folder / "reefd.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
         self._cpus = cpus
         self._command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
-        self._command += ["--instance", f"bench-{os.getpid()}{suffix}", "--runtime-dir", str(folder), "--device", "cpu"]
+        self._command += ["--instance", f"bench-{os.getpid()}{suffix}", "--runtime-dir", str(folder), "--device", device]
         self._command += ["--manifest-dir", str(folder / "tasks.d"), "--strict", "--log-level", log_level]
         for directory in resource_dirs:
             self._command += ["--resource-dir", str(directory)]

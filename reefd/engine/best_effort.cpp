@@ -150,7 +150,8 @@ uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t
     estimate_ns = 0;
     do {
         const uint64_t next = request.model->times.estimate_ns(last, units);
-        if (bounded && last > request.launched && estimate_ns + next > limit_ns) {
+        if (bounded && last > request.launched && last % device_.info().window_kernels == 0 &&
+            estimate_ns + next > limit_ns) {
             break;
         }
         estimate_ns += next;

@@ -79,6 +79,11 @@ struct DeviceInfo {
     bool can_reset;          // blocks check the epoch while they run
     bool may_spin;           // polling its words from the engine thread takes no work from it
     bool real_time = false;  // real-time blocks run above every ordinary thread of the machine
+    std::string target{};    // what code must be made for ("sm_90a", "gfx906"); "": any, or not known
+    uint64_t memory_total = 0;  // of its own, bytes
+    uint64_t memory_free = 0;   // when it was opened
+    int priorities = 1;         // levels of its queues
+    uint32_t window_kernels = 1;  // windows that end at a multiple of it are cheaper to launch
     uint64_t window_ns = 0;  // the longest best-effort window that is wise here, by its estimate; 0: no opinion
 };
 

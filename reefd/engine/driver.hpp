@@ -64,6 +64,7 @@ struct Driver {
     int (*register_host)(void* pointer, size_t bytes) = nullptr;  // null: never
     int (*unregister_host)(void* pointer) = nullptr;
     int (*upload)(void* device_pointer, const void* pointer, size_t bytes) = nullptr;
+    int (*upload_async)(void* device_pointer, const void* pointer, size_t bytes, DriverStream* stream) = nullptr;
     int (*fill)(void* device_pointer, unsigned char byte, size_t bytes, DriverStream* stream) = nullptr;
 
     // ---- streams

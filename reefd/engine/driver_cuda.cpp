@@ -38,7 +38,6 @@ struct Entries {
     int (*host_alloc)(void**, size_t, unsigned);
     int (*host_address)(void**, void*, unsigned);
     int (*host_register)(void*, size_t, unsigned);
-    int (*memset)(void*, unsigned char, size_t, DriverStream*);
     int (*stream_create)(DriverStream**, unsigned, int);
     int (*write_value)(DriverStream*, void*, uint32_t, unsigned);
     int (*function_attribute)(DriverFunction*, int, int);
@@ -92,7 +91,6 @@ std::shared_ptr<const Driver> make() {
     library.bind(entries.host_alloc, {"cuMemHostAlloc"});
     library.bind(entries.host_address, {"cuMemHostGetDevicePointer_v2"});
     library.bind(entries.host_register, {"cuMemHostRegister_v2"});
-    library.bind(entries.memset, {"cuMemsetD8Async"});
     library.bind(entries.stream_create, {"cuStreamCreateWithPriority"});
     library.bind(entries.write_value, {"cuStreamWriteValue32_v2", "cuStreamWriteValue32"});
     library.bind(entries.function_attribute, {"cuFuncSetAttribute"});
@@ -122,6 +120,7 @@ std::shared_ptr<const Driver> make() {
     };
     library.bind(driver->unregister_host, {"cuMemHostUnregister"});
     library.bind(driver->upload, {"cuMemcpyHtoD_v2"});
+    library.bind(driver->upload_async, {"cuMemcpyHtoDAsync_v2"});
     library.bind(driver->fill, {"cuMemsetD8Async"});
 
     library.bind(driver->priorities, {"cuCtxGetStreamPriorityRange"});

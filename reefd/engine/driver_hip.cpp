@@ -98,6 +98,7 @@ std::shared_ptr<const Driver> make() {
     library.bind(driver->release_host, {"hipHostFree"});
     driver->host_address = [](void** device, void* host) { return entries.host_address(device, host, 0); };
     library.bind(driver->upload, {"hipMemcpyHtoD"});
+    library.bind(driver->upload_async, {"hipMemcpyHtoDAsync"});
     library.bind(driver->fill, {"hipMemsetD8Async"});
 
     library.bind(driver->priorities, {"hipDeviceGetStreamPriorityRange"});

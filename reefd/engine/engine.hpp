@@ -83,6 +83,7 @@ public:
     Engine& operator=(const Engine&) = delete;
 
     const DeviceInfo& device_info() const { return device_->info(); }
+    const std::string& device_kind() const { return options_.device; }
     const char* policy_name() const { return policy_->name(); }
     bool realtime() const { return thread_realtime_.load(); }
     int event_fd() { return loop_->events().fd(); }

@@ -8,8 +8,6 @@
 namespace reef {
 namespace {
 
-// Kernels in one graph: few, because a window that begins within a graph passes those that are done (1.5 us each).
-constexpr uint32_t kSegment = 8;
 constexpr size_t kWord = 128;  // words of different writers lie so far apart
 constexpr size_t kProgress = kWord, kHostEpoch = 2 * kWord, kHostWords = 4096;
 
@@ -37,7 +35,8 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     staged_outputs_ = staged_inputs_ + paged(facts.input_bytes);
     host_ = HostMemory(driver_, staged_outputs_ + paged(facts.output_bytes), what);
 
-    binding_words_ = reinterpret_cast<uint64_t*>(host_.at(0));
+    output_address_ = reinterpret_cast<uint64_t*>(host_.at(0));
+    inputs_ = memory_.at(layout.inputs);
     progress_ = reinterpret_cast<const uint32_t*>(host_.at(kProgress));
     bits_ = memory_.at(layout.bits);
     window_words_ = memory_.at(layout.words + kWord);
@@ -96,8 +95,6 @@ const void* GpuContext::resolve(const GpuArgument& argument, const Layout& layou
         return memory_.at(layout.workspace + argument.offset);
     case GpuMemory::binding:
         return host_.device_at(0);
-    case GpuMemory::inputs:
-        return memory_.at(layout.inputs);
     case GpuMemory::outputs:
         return memory_.at(layout.outputs);
     case GpuMemory::storage:
@@ -132,17 +129,17 @@ void GpuContext::clear() {
     bound_ = false;
 }
 
-void GpuContext::bind(const Binding& binding) {
+int GpuContext::bind(const Binding& binding, DriverStream* stream) {
     if (bound_)
-        return;
+        return 0;
     bound_ = true;
     staged = !binding.device_reaches;
     if (staged)
         std::memcpy(host_.at(staged_inputs_), binding.inputs, model_->facts().input_bytes);
-    const void* inputs = staged ? host_.device_at(staged_inputs_) : binding.inputs;
     const void* outputs = staged ? host_.device_at(staged_outputs_) : binding.outputs;
-    __atomic_store_n(&binding_words_[0], reinterpret_cast<uint64_t>(inputs), __ATOMIC_RELAXED);
-    __atomic_store_n(&binding_words_[1], reinterpret_cast<uint64_t>(outputs), __ATOMIC_RELEASE);
+    __atomic_store_n(output_address_, reinterpret_cast<uint64_t>(outputs), __ATOMIC_RELEASE);
+    return driver_->upload_async(inputs_, staged ? host_.at(staged_inputs_) : binding.inputs,
+                                 model_->facts().input_bytes, stream);
 }
 
 void GpuContext::copy_out(std::byte* outputs) const {

@@ -8,7 +8,7 @@
 // again), but never keep one alive.
 //
 // Device memory:  arena | inputs | outputs | workspace | epoch word, window words | block bits
-// Host memory:    binding words | progress word | epoch word where the host writes it | staged inputs | staged outputs
+// Host memory:    output address | progress word | epoch word where the host writes it | staged inputs | staged outputs
 #pragma once
 #include <span>
 #include <vector>
@@ -17,6 +17,10 @@
 #include "gpu_model.hpp"
 
 namespace reef {
+
+// Kernels in one graph of a best-effort request: few, because a window that begins within a graph passes those that are
+// done (1.5 us each).
+inline constexpr uint32_t kSegment = 8;
 
 // A run of kernels as a graph.
 struct GpuSegment {
@@ -46,8 +50,9 @@ public:
     // A window of plain kernels up to `last` has retired.
     void finish_plain(uint32_t last) { done_ = std::max(done_, last), plain_done_ = std::max(plain_done_, last); }
     void clear();
-    // Before the first window of a request: where its tensors are. Inputs that the device cannot reach are copied here.
-    void bind(const Binding& binding);
+    // Before the first window of a request: has its inputs copied, in queue order, and notes where its outputs go. Tensors
+    // that the device cannot reach pass through host memory of the context. The driver's status.
+    int bind(const Binding& binding, DriverStream* stream);
     // Of a staged request that is done: outputs to the client's memory.
     void copy_out(std::byte* outputs) const;
 
@@ -90,7 +95,8 @@ private:
     uint32_t* host_epoch_ = nullptr;
     void* window_words_ = nullptr;
     const uint32_t* progress_ = nullptr;
-    uint64_t* binding_words_ = nullptr;
+    uint64_t* output_address_ = nullptr;
+    std::byte* inputs_ = nullptr;
     size_t staged_inputs_ = 0, staged_outputs_ = 0;  // offsets in host_
 
     mutable uint32_t done_ = 0;  // the most that was ever seen

@@ -13,6 +13,13 @@ constexpr size_t kWord = 128;
 // A stale window passes through its queue at about 1.5 us a kernel, and two may wait on each queue.
 constexpr uint64_t kWindowNs = 100'000;
 
+// Code for Hopper uses what its successors do not have.
+std::string target_name(int major, int minor) {
+    if (major == 0)
+        return "";
+    return "sm_" + std::to_string(10 * major + minor) + (major == 9 ? "a" : "");
+}
+
 GpuContext& own(Context& context) { return static_cast<GpuContext&>(context); }
 
 }  // namespace
@@ -29,7 +36,7 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
         throw DriverError(driver_->kind + ": there is no device " + std::to_string(options.ordinal) + "; " +
                           driver_->library + " knows " + std::to_string(devices));
     driver_->check(driver_->open(options.ordinal, &device_), "opening the device");
-    describe(options);
+    describe();
     counts_ = DeviceMemory(driver_, queues_.size() * kWord, "the queues");
     words_ = HostMemory(driver_, queues_.size() * kWord, "the queues");
     int least = 0, greatest = 0;
@@ -61,16 +68,22 @@ GpuDevice::~GpuDevice() {
         driver_->destroy_stream(stream);
 }
 
-void GpuDevice::describe(const GpuOptions&) {
+void GpuDevice::describe() {
     char name[256] = {};
     driver_->check(driver_->name(name, sizeof name - 1, device_), "asking for the name");
     int units = 0, version = 0, major = 0, minor = 0;
     driver_->check(driver_->attribute(DriverAttribute::compute_units, &units, device_), "counting compute units");
     driver_->version(&version);
+    size_t free = 0, total = 0;
+    driver_->check(driver_->memory(&free, &total), "asking for the memory");
+    int least = 0, greatest = 0;
+    driver_->check(driver_->priorities(&least, &greatest), "asking for priorities");
     std::string detail = driver_->library + ", version " + std::to_string(version);
     if (driver_->attribute(DriverAttribute::capability_major, &major, device_) == 0 &&
         driver_->attribute(DriverAttribute::capability_minor, &minor, device_) == 0)
-        detail += ", sm_" + std::to_string(10 * major + minor);
+        info_.target = target_name(major, minor);
+    if (!info_.target.empty())
+        detail += ", " + info_.target;
     info_ = {.name = name,
              .detail = detail,
              .compute_units = static_cast<uint32_t>(units),
@@ -79,6 +92,11 @@ void GpuDevice::describe(const GpuOptions&) {
              .can_reset = true,
              .may_spin = true,
              .real_time = true,
+             .target = info_.target,
+             .memory_total = total,
+             .memory_free = free,
+             .priorities = least - greatest + 1,
+             .window_kernels = kSegment,
              .window_ns = kWindowNs};
 }
 
@@ -136,8 +154,7 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     GpuContext& context = own(*window.context);
     const uint32_t first = std::max(window.first, context.done());
     const bool runs = first < window.last && !(window.preemptible && window.epoch != queue.epoch);
-    if (runs)
-        context.bind(window.binding);
+    int status = runs ? context.bind(window.binding, queue.stream) : 0;
     queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
                                  window.last,     window.epoch,
                                  context.epoch(), window.preemptible,
@@ -146,15 +163,15 @@ void GpuDevice::launch(QueueId id, const Window& window) {
 
     const bool whole = runs && !window.preemptible && id == kRealTimeQueue && first == 0 &&
                        window.last == context.model().kernels.size() && context.has_whole();
-    int status = 0;
-    if (whole) {
+    if (whole && status == 0) {
         status = context.launch_whole(queue.stream);  // its end is within
-    } else {
+    } else if (status == 0) {
         if (runs && !window.preemptible) {
             status = context.launch_plain(queue.stream, first, window.last);
         } else if (runs) {
             const bool again = first == context.done() && context.shield(first, options_.shield_after);
-            status = context.launch_preemptible(queue.stream, first, window.last, again ? first + 1 : 0);
+            const uint32_t shielded = window.finish_blocks ? UINT32_MAX : again ? first + 1 : 0;
+            status = context.launch_preemptible(queue.stream, first, window.last, shielded);
         }
         if (status == 0)
             status = context.launch_end(queue.stream, queue.count, queue.mark, window.last, runs && window.preemptible);

@@ -80,7 +80,7 @@ private:
     };
 
     void enter() const;
-    void describe(const GpuOptions& options);
+    void describe();
     void settle(Queue& queue, Flight& flight) const;
     void failed(int status, const char* call);
 

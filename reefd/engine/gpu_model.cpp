@@ -23,9 +23,7 @@ uint64_t room(const ModelSpec& spec, const GpuProgram& program, const GpuArgumen
     case GpuMemory::workspace:
         return program.workspace_bytes;
     case GpuMemory::binding:
-        return 16;
-    case GpuMemory::inputs:
-        return spec.input_bytes();
+        return 8;
     case GpuMemory::outputs:
         return spec.output_bytes();
     case GpuMemory::storage:

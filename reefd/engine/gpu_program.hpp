@@ -11,10 +11,9 @@
 namespace reef {
 
 // Where an argument points. storage: the place of a tensor of model.json (input, output, arena or weight); constant: into
-// the program's own constants (packed weights); workspace: bytes that only launches of one kernel use; binding: the two
-// words that say where the request's inputs and outputs are in the client's memory; inputs, outputs: the device's copy of
-// all of them.
-enum class GpuMemory : uint8_t { none, storage, constant, workspace, binding, inputs, outputs };
+// the program's own constants (packed weights); workspace: bytes that only launches of one kernel use; binding: the
+// word that says where the request's outputs go in the client's memory; outputs: the device's copy of all of them.
+enum class GpuMemory : uint8_t { none, storage, constant, workspace, binding, outputs };
 
 struct GpuArgument {
     GpuMemory memory = GpuMemory::none;

@@ -39,6 +39,11 @@ nb::dict info(const LocalDevice& self) {
     dict["detail"] = info.detail;
     dict["compute_units"] = info.compute_units;
     dict["queues"] = info.queues;
+    dict["target"] = info.target;
+    dict["can_reset"] = info.can_reset;
+    dict["memory_total"] = info.memory_total;
+    dict["memory_free"] = info.memory_free;
+    dict["priorities"] = info.priorities;
     dict["queue_depth"] = info.queue_depth;
     dict["realtime"] = info.real_time;
     return dict;

@@ -64,11 +64,13 @@ void make_task_spec(TaskSpec* self, std::string name, const std::string& task_cl
 nb::dict device_dict(const Engine& engine) {
     const DeviceInfo& info = engine.device_info();
     nb::dict dict;
+    dict["kind"] = engine.device_kind();
     dict["name"] = info.name;
     dict["detail"] = info.detail;
     dict["compute_units"] = info.compute_units;
     dict["queues"] = info.queues;
     dict["split_granule"] = info.split_granule;
+    dict["target"] = info.target;
     dict["can_reset"] = info.can_reset;
     dict["may_spin"] = info.may_spin;
     dict["policy"] = engine.policy_name();

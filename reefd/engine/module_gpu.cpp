@@ -35,8 +35,7 @@ void make_device(LocalGpuDevice* self, const std::string& kind, int ordinal, uin
 GpuMemory memory(const std::string& name) {
     static constexpr std::pair<const char*, GpuMemory> names[] = {
         {"none", GpuMemory::none},           {"storage", GpuMemory::storage}, {"constant", GpuMemory::constant},
-        {"workspace", GpuMemory::workspace}, {"binding", GpuMemory::binding}, {"inputs", GpuMemory::inputs},
-        {"outputs", GpuMemory::outputs}};
+        {"workspace", GpuMemory::workspace}, {"binding", GpuMemory::binding}, {"outputs", GpuMemory::outputs}};
     for (const auto& [word, value] : names)
         if (name == word)
             return value;

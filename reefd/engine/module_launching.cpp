@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device contract by hand, from Python: what the conformance suite drives every device with.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 #include <poll.h>
 
 #include <ctime>
@@ -46,7 +48,7 @@ struct LocalRequest {
 };
 
 uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_t first, uint32_t last, uint32_t epoch,
-                bool preemptible) {
+                bool preemptible, bool finish_blocks = false) {
     if (queue >= self.marks.size() || last > request.model->kernels() || first > last)
         throw nb::value_error("no such queue, or no such kernels");
     const uint32_t retired = self.device.retired(queue);
@@ -55,7 +57,8 @@ uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_
     if (self.marks[queue] - retired >= self.device.info().queue_depth)
         throw nb::value_error("the queue is full");
     const uint32_t mark = ++self.marks[queue];
-    self.device.launch(queue, {request.context.get(), request.binding, first, last, epoch, preemptible, mark});
+    self.device.launch(
+        queue, {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks});
     return mark;
 }
 
@@ -77,6 +80,35 @@ bool wait(LocalDevice& self, QueueId queue, uint32_t mark, double seconds) {
     return true;
 }
 
+// Runs a request again and again, each from its launch to its retirement, spinning: nanoseconds until launch() returned,
+// and until the retirement was seen.
+std::pair<std::vector<uint64_t>, std::vector<uint64_t>> repeat(LocalDevice& self, QueueId queue, LocalRequest& request,
+                                                               uint32_t rounds, uint32_t epoch, bool preemptible) {
+    nb::gil_scoped_release released;
+    std::vector<uint64_t> launching, whole;
+    for (uint32_t round = 0; round < rounds; round++) {
+        self.device.clear_record(*request.context);
+        const uint64_t start = self.device.now_ns();
+        const uint32_t mark = launch(self, queue, request, 0, request.model->kernels(), epoch, preemptible);
+        launching.push_back(self.device.now_ns() - start);
+        while (self.device.retired(queue) != mark && !(self.device.now_ns() - start > 1'000'000'000)) {
+        }
+        whole.push_back(self.device.now_ns() - start);
+    }
+    return {launching, whole};
+}
+
+// Writes an epoch and spins until `mark` has retired: nanoseconds until the write returned, and until then.
+std::pair<uint64_t, uint64_t> vacate(LocalDevice& self, QueueId queue, uint32_t epoch, uint32_t mark) {
+    nb::gil_scoped_release released;
+    const uint64_t start = self.device.now_ns();
+    self.device.write_epoch(queue, epoch);
+    const uint64_t written = self.device.now_ns() - start;
+    while (self.device.retired(queue) != mark && !(self.device.now_ns() - start > 1'000'000'000)) {
+    }
+    return {written, self.device.now_ns() - start};
+}
+
 }  // namespace
 
 void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
@@ -90,7 +122,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
         .def("copy_out", [](const LocalRequest& self) { self.areas.copy_out(); });
     local
         .def("launch", launch, nb::arg("queue"), nb::arg("request"), nb::arg("first"), nb::arg("last"),
-             nb::arg("epoch"), nb::arg("preemptible"))
+             nb::arg("epoch"), nb::arg("preemptible"), nb::arg("finish_blocks") = false)
         .def(
             "write_epoch",
             [](LocalDevice& self, QueueId queue, uint32_t epoch) { self.device.write_epoch(queue, epoch); },
@@ -98,6 +130,9 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
         .def(
             "retired", [](const LocalDevice& self, QueueId queue) { return self.device.retired(queue); },
             nb::arg("queue"))
+        .def("repeat", repeat, nb::arg("queue"), nb::arg("request"), nb::arg("rounds"), nb::arg("epoch") = 0,
+             nb::arg("preemptible") = false)
+        .def("vacate", vacate, nb::arg("queue"), nb::arg("epoch"), nb::arg("mark"))
         .def("wait", wait, nb::arg("queue"), nb::arg("mark"), nb::arg("seconds") = 60.0)
         .def_prop_ro("fault", [](LocalDevice& self) { return self.device.fault(); });
 }

@@ -67,6 +67,7 @@ class _Lowering:
         self.constants: dict[str, Array] = {}
         self.dtypes = [self._dtype(storage) for storage in model.storage]
         self.tiles: dict[ConvShape, Tile] = {}
+        self.known: Mapping[ConvShape, Tile] = {}
 
     def _dtype(self, storage: Storage) -> str:
         narrow = self.half and storage.kind == "arena" and storage.stype == "float32"
@@ -99,7 +100,8 @@ class _Lowering:
             tiles = candidate_tiles(shape, self.target)
             if not tiles:
                 raise LowerError("no tile fits this shape")
-            self.tiles[shape] = tiles[0]
+            known = self.known.get(shape)
+            self.tiles[shape] = known if known in tiles else tiles[0]
         return self.tiles[shape]
 
 
@@ -369,7 +371,7 @@ def lower_model(
 ) -> Lowered:
     """The kernels of a model for a target, in order. `tiles` are what profiling chose. LowerError names a kernel."""
     low = _Lowering(model, weights, target, dtype)
-    low.tiles |= tiles or {}
+    low.known = tiles or {}
     launches: list[Launch] = []
     for kernel in model.kernels:
         if kernel.op not in _OPERATORS:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model as a program for one GPU target: what the engine's GPU device loads beside model.json and the weights."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +16,7 @@ from reefd.resource.schema import ITEM_SIZES, ModelFile
 from .compile import compile_source, target_kind
 from .conv import ConvShape, Tile
 from .instance import Kernel, ceil_div
+from .known_tiles import known_tiles
 from .lower import Launch, Workspace, lower_model
 from .simple import transfer_kernel
 from .source import kernel_source
@@ -46,8 +50,12 @@ Compile = Callable[[Sequence[tuple[str, str]]], Iterable[bytes]]
 
 
 def compile_all(sources: Sequence[tuple[str, str]]) -> Iterable[bytes]:
-    """(source, target) -> code object, one after the other. Callers with processors to spare pass their own."""
-    return [compile_source(source, target) for source, target in sources]
+    """(source, target) -> code object, in as many processes as there are processors."""
+    workers = min(len(sources), len(os.sched_getaffinity(0)))
+    if workers < 2:
+        return [compile_source(source, target) for source, target in sources]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(compile_source, *zip(*sources, strict=True)))
 
 
 def area_bytes(model: ModelFile, storages: Sequence[int]) -> int:
@@ -62,8 +70,9 @@ def plan_program(
     dtype: str = "float32",
     tiles: Mapping[ConvShape, Tile] | None = None,
 ) -> Program:
-    """Chooses the kernels of a model for a target. LowerError names a kernel that has no GPU form."""
-    lowered = lower_model(model, weights, TARGETS[target], dtype, tiles)
+    """Chooses the kernels of a model for a target, with the tiles that were measured to be best there unless others are
+    given. LowerError names a kernel that has no GPU form."""
+    lowered = lower_model(model, weights, TARGETS[target], dtype, known_tiles(target) if tiles is None else tiles)
     offsets, constants = _pack(lowered.constants)
     arena = next((i for i, s in enumerate(model.storage) if s.kind == "arena" and s.base < 0), 0)
     workspace = max(
@@ -85,14 +94,14 @@ def plan_program(
         arguments = [argument(given) for given in launch.args]
         return Step(f"{number}:{launch.kernel.family.lower()}", launch.kernel, arguments)
 
-    inputs, outputs = area_bytes(model, model.inputs), area_bytes(model, model.outputs)
-    binding: Argument = ("binding", 0, 0, 16)
-    steps = [
-        Step("inputs", transfer_kernel(inputs, inputs=True), [binding, ("inputs", 0, 0, inputs)]),
-        *(step(number, launch) for number, launch in enumerate(lowered.launches)),
-        Step("outputs", transfer_kernel(outputs, inputs=False), [binding, ("outputs", 0, 0, outputs)]),
-    ]
+    steps = [step(number, launch) for number, launch in enumerate(lowered.launches)]
+    steps.append(output_step(area_bytes(model, model.outputs)))
     return Program(target, steps, constants, ceil_div(workspace, 256) * 256)
+
+
+def output_step(nbytes: int) -> Step:
+    """The last launch of every program: outputs to where the request wants them."""
+    return Step("outputs", transfer_kernel(nbytes), [("binding", 0, 0, 8), ("outputs", 0, 0, nbytes)])
 
 
 def _pack(arrays: Mapping[str, Array]) -> tuple[dict[str, int], NDArray[np.uint8]]:
@@ -116,14 +125,15 @@ def build_program(program: Program, compile_sources: Compile = compile_all) -> G
     """Compiles a program's kernels, plain and preemptible. CompileError: no compiler, or it refused."""
     groups = batches(program.steps)
     kind = target_kind(program.target)
-    codes = list(compile_sources([(kernel_source(group, kind), program.target) for group in groups]))
-    return assemble(program, codes)
+    codes = compile_sources([(kernel_source(group, kind), program.target) for group in groups])
+    names = (" ".join(kernel.name for kernel in group) for group in groups)
+    return assemble(program, dict(zip(names, codes, strict=True)))
 
 
-def assemble(program: Program, codes: Sequence[bytes]) -> GpuProgram:
-    """A program with its code objects, in the order of `batches`."""
-    module = {kernel.name: number for number, group in enumerate(batches(program.steps)) for kernel in group}
-    built = GpuProgram(program.target, list(codes), program.constants, program.workspace_bytes)
+def assemble(program: Program, codes: Mapping[str, bytes]) -> GpuProgram:
+    """A program with its code objects, each by the names of the kernels in it. KeyError: a kernel is in none of them."""
+    module = {name: number for number, names in enumerate(codes) for name in names.split()}
+    built = GpuProgram(program.target, list(codes.values()), program.constants, program.workspace_bytes)
     for step in program.steps:
         kernel = step.kernel
         built.add_launch(

@@ -331,9 +331,9 @@ def _merge(shape: Sequence[int], operands: list[list[int]], rank: int) -> tuple[
     return [1] * lead + dims, [[0] * lead + s for s in strides]
 
 
-def transfer_kernel(nbytes: int, *, inputs: bool) -> Kernel:
-    """All inputs of a request into the device's buffer, or all outputs out of it. args: two addresses, the buffer."""
+def transfer_kernel(nbytes: int) -> Kernel:
+    """All outputs of a request into the client's memory. args: the word that holds their address, the buffer."""
     chunks = ceil_div(nbytes, 16)
     each = 4
-    constants: dict[str, Value] = {"CHUNKS": chunks, "EACH": each, "INPUT": inputs}
+    constants: dict[str, Value] = {"CHUNKS": chunks, "EACH": each}
     return Kernel("Transfer", "transfer.cuh", constants, ceil_div(chunks, _THREADS * each), _THREADS, 1, _HEADER_BYTES)

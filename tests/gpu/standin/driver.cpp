@@ -246,6 +246,11 @@ int UPLOAD(void* to, const void* from, size_t bytes) {
     std::memcpy(to, from, bytes);
     return 0;
 }
+int UPLOAD_ASYNC(void* to, const void* from, size_t bytes, Stream* stream) {
+    if (const int status = usable())
+        return status;
+    return stream->add([=] { std::memcpy(to, from, bytes); });
+}
 int NAME(MemsetD8Async)(void* to, unsigned char byte, size_t bytes, Stream* stream) {
     if (const int status = usable())
         return status;

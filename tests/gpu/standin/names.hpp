@@ -12,6 +12,7 @@
 #define RELEASE_HOST cuMemFreeHost
 #define HOST_ADDRESS cuMemHostGetDevicePointer_v2
 #define UPLOAD cuMemcpyHtoD_v2
+#define UPLOAD_ASYNC cuMemcpyHtoDAsync_v2
 #define PRIORITIES cuCtxGetStreamPriorityRange
 #define STREAM_DESTROY cuStreamDestroy_v2
 #define STREAM_BEGIN_CAPTURE cuStreamBeginCapture_v2
@@ -27,6 +28,7 @@
 #define RELEASE_HOST hipHostFree
 #define HOST_ADDRESS hipHostGetDevicePointer
 #define UPLOAD hipMemcpyHtoD
+#define UPLOAD_ASYNC hipMemcpyHtoDAsync
 #define PRIORITIES hipDeviceGetStreamPriorityRange
 #define STREAM_DESTROY hipStreamDestroy
 #define STREAM_BEGIN_CAPTURE hipStreamBeginCapture

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real-time requests at a fixed rate beside best-effort loads that saturate the GPU: a whole daemon, each policy."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from libreef import Client
+from reefd.bench.daemon import BenchError, PrivateDaemon
+
+RT_MODEL = "resnet50-float16"
+LOADS = {
+    "one": ("resnet152-float16",),
+    "five": (
+        "resnet152-float16",
+        "densenet121-float16",
+        "vgg16-float16",
+        "inception_v3-float16",
+        "mobilenet_v2-float16",
+    ),
+}
+POLICIES = ("reset", "reef", "wait", "streams", "sequential")
+RATE = 200.0
+SLOTS = 3
+Attempt = Callable[[str, Callable[[], Any]], Any]
+
+
+def load(task: str) -> None:
+    """The process of one best-effort task: keeps its slots busy until it is ended. Prints a dot for each answer."""
+    with Client(task, timeout=30.0) as client:
+        loans = [client.loan() for _ in range(SLOTS)]
+        for loan in loans:
+            for tensor in loan.inputs.values():
+                tensor[:] = np.random.default_rng(1).random(tensor.array.shape, np.float32)
+        pending = [loan.submit() for loan in loans]
+        while True:
+            for index, loan in enumerate(loans):
+                pending[index].result()
+                pending[index] = loan.submit()
+                os.write(1, b".")
+
+
+class _Load:
+    """The processes of a load, which can be stopped and continued together."""
+
+    def __init__(self, tasks: list[str]) -> None:
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        command = [sys.executable, "-m", "reefd.bench.gpu_beside"]
+        self._processes = [subprocess.Popen([*command, task], stdout=writer) for task in tasks]
+        os.close(writer)
+        end = time.monotonic() + 30
+        while self.answers() == 0:
+            if time.monotonic() > end or any(process.poll() is not None for process in self._processes):
+                self.close()
+                raise BenchError("the best-effort load gets no answers")
+            time.sleep(0.05)
+
+    def answers(self) -> int:
+        """Since the last call."""
+        total = 0
+        with suppress(BlockingIOError):
+            while piece := os.read(self._reader, 1 << 16):
+                total += len(piece)
+        return total
+
+    def signal(self, number: int) -> None:
+        for process in self._processes:
+            process.send_signal(number)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        os.close(self._reader)
+
+
+class _Times(NamedTuple):
+    """Of each request, in nanoseconds. `heard`: from before the submission until the daemon had accepted it and launched;
+    `woke`: from the daemon's completion until the client had it. Both hold the Python client's own time."""
+
+    whole: list[int]
+    heard: list[int]
+    ran: list[int]
+    woke: list[int]
+
+
+def _requests(client: Client, seconds: float, announce_s: float = 0.0) -> _Times:
+    """Requests at RATE, spinning for the answer; with `announce_s` announced that long ahead."""
+    times = _Times([], [], [], [])
+    random = np.random.default_rng(2)
+    with client.loan() as loan:
+        for tensor in loan.inputs.values():
+            tensor[:] = random.random(tensor.array.shape, np.float32)
+        start = time.monotonic_ns()
+        for number in range(int(seconds * RATE)):
+            due = start + int((number + random.uniform(0, 0.3)) * 1e9 / RATE)
+            while time.monotonic_ns() < due - int(announce_s * 1e9) - 200_000:
+                time.sleep(50e-6)
+            if announce_s:
+                while time.monotonic_ns() < due - int(announce_s * 1e9):
+                    pass
+                client.announce()
+            while time.monotonic_ns() < due:
+                pass
+            before = time.monotonic_ns()
+            loan.infer()
+            after = time.monotonic_ns()
+            done = loan.completion
+            times.whole.append(after - before)
+            times.heard.append(done.start_ns - before)
+            times.ran.append(done.end_ns - done.start_ns)
+            times.woke.append(after - done.end_ns)
+    return times
+
+
+def _figures(times: _Times) -> dict[str, float]:
+    def at(values: list[int], quantile: float) -> float:
+        return round(sorted(values)[min(len(values) - 1, int(len(values) * quantile))] / 1e3, 1)
+
+    figures = {
+        name: at(times.whole, q) for name, q in (("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("max_us", 1.0))
+    }
+    return figures | {
+        f"{name}_{label}_us": at(values, q)
+        for name, values in (("heard", times.heard), ("ran", times.ran), ("woke", times.woke))
+        for label, q in (("p50", 0.5), ("p99", 0.99))
+    }
+
+
+def one_case(folder: Path, policy: str, models: tuple[str, ...], seconds: float) -> dict[str, Any]:
+    """Alone, beside, and announced beside; best-effort answers a second without and with real-time work."""
+    manifests = {"rt.yaml": f"version: 1\ntask: rt\nclass: rt\nmodel: {RT_MODEL}\nslots: 2\n"}
+    tasks = []
+    for number, model in enumerate(models):
+        tasks.append(f"be{number}")
+        manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {model}\nslots: {SLOTS}\n"
+    figures: dict[str, Any] = {}
+    with PrivateDaemon(manifests, resource_dirs=[folder.resolve()], device="cuda", policy=policy) as daemon:
+        os.environ["REEF_SOCKET"] = str(daemon.socket)
+        with Client("rt", timeout=30.0, spin=math.inf) as client:
+            _requests(client, 0.3)
+            figures["alone"] = _figures(_requests(client, seconds))
+            background = _Load(tasks)
+            try:
+                time.sleep(0.3)
+                background.answers()
+                time.sleep(seconds / 2)
+                figures["be_per_s_without_rt"] = round(background.answers() / (seconds / 2), 1)
+                figures["beside"] = _figures(_requests(client, seconds))
+                figures["be_per_s"] = round(background.answers() / seconds, 1)
+                figures["announced"] = _figures(_requests(client, seconds, announce_s=100e-6))
+            finally:
+                background.signal(signal.SIGCONT)
+                background.close()
+    figures["p50_ratio"] = round(figures["beside"]["p50_us"] / figures["alone"]["p50_us"], 3)
+    figures["p99_ratio"] = round(figures["beside"]["p99_us"] / figures["alone"]["p99_us"], 3)
+    return figures
+
+
+def measure(folder: Path, seconds: float, attempt: Attempt) -> dict[str, Any]:
+    """Every load under every policy."""
+    found: dict[str, Any] = {}
+    for name, models in LOADS.items():
+        for policy in POLICIES:
+            key = f"{name} {policy}"
+            found[key] = attempt(
+                key,
+                lambda policy=policy, models=models: one_case(folder, policy, models, seconds),  # type: ignore[misc]
+            )
+    return found
+
+
+if __name__ == "__main__":
+    load(sys.argv[1])
