@@ -257,7 +257,7 @@ def measure(
             f"exact resnet50 {dtype}",
             lambda dtype=dtype: exactness(device, folder / f"resnet50-{dtype}", 1000),  # type: ignore[misc]
         )
-    result["preemption"] = attempt("preemption", lambda: preemption(device, (64, 512, 4096, 16384), 200))
+    result["preemption"] = attempt("preemption", lambda: preemption(device, (64, 512, 4096, 16384, 98304), 200))
     from reefd.bench import gpu_beside
 
     result["beside"] = gpu_beside.measure(folder, seconds, attempt)

@@ -87,8 +87,8 @@ class _Load:
 
 
 class _Times(NamedTuple):
-    """Of each request, in nanoseconds. `heard`: from before the submission until the daemon had accepted it and launched;
-    `woke`: from the daemon's completion until the client had it. Both hold the Python client's own time."""
+    """Of each request, in nanoseconds. `heard`: from before the submission until the daemon launched it; `woke`: from
+    the daemon's completion until the client had it. Both hold the Python client's own time."""
 
     whole: list[int]
     heard: list[int]
@@ -147,7 +147,9 @@ def one_case(folder: Path, policy: str, models: tuple[str, ...], seconds: float)
         tasks.append(f"be{number}")
         manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {model}\nslots: {SLOTS}\n"
     figures: dict[str, Any] = {}
-    with PrivateDaemon(manifests, resource_dirs=[folder.resolve()], device="cuda", policy=policy) as daemon:
+    with PrivateDaemon(
+        manifests, resource_dirs=[folder.resolve()], device="cuda", policy=policy, spinning="always"
+    ) as daemon:
         os.environ["REEF_SOCKET"] = str(daemon.socket)
         with Client("rt", timeout=30.0, spin=math.inf) as client:
             _requests(client, 0.3)

@@ -25,12 +25,9 @@ def compile_network(folder: Path, name: str, precision: str) -> str:
     from reefd.zoo import build
 
     started = time.monotonic()
-    source = folder / f"{name}.onnx"
-    if precision == PRECISIONS[0]:
-        onnx.save(build(name, 1), source)
-    else:
-        source = folder / f"{name}-{precision}.onnx"  # another process writes the other one
-        onnx.save(build(name, 1), source)
+    # A file for each process that writes one; the first has the network's name.
+    source = folder / (f"{name}.onnx" if precision == PRECISIONS[0] else f"{name}-{precision}.onnx")
+    onnx.save(build(name, 1), source)
     options = Options(precision="float16" if precision == "float16" else "float32", processors=(TARGET,))
     summary = compile_model(source, folder / f"{name}-{precision}", options=options, name=name)
     return f"{name} {precision}: {summary.kernels} kernels, {time.monotonic() - started:.1f} s"

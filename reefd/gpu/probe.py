@@ -21,8 +21,8 @@ _TURNS = 200_000  # check points: a tenth of a second and more, where nobody end
 
 class Latencies(NamedTuple):
     """Medians of `rounds`, nanoseconds. launch: one small real-time model, from launch() to its retirement seen.
-    launch_call: of these, until launch() returned. flag: from write_epoch(), with blocks spinning on all compute units, to
-    the retirement of their window. registered: clients' memory is reached without a copy."""
+    launch_call: of these, until launch() returned. flag: from write_epoch(), with blocks spinning on all compute units,
+    to the retirement of their window. registered: clients' memory is reached without a copy."""
 
     launch_ns: int
     launch_call_ns: int
@@ -31,7 +31,9 @@ class Latencies(NamedTuple):
     rounds: int
 
 
-def spin_model(target: str, units: int, compile_sources: Compile = compile_all, turns: int = _TURNS) -> _engine.ModelSpec:
+def spin_model(
+    target: str, units: int, compile_sources: Compile = compile_all, turns: int = _TURNS
+) -> _engine.ModelSpec:
     """One word in, one out."""
     storage = [Storage("in", 16, "float32", "input", [16]), Storage("out", 16, "float32", "output", [16])]
     schedule = [Scheduled("spin", [0, 1], "spin", ["read", "write"])]

@@ -131,7 +131,7 @@ def build_program(program: Program, compile_sources: Compile = compile_all) -> G
 
 
 def assemble(program: Program, codes: Mapping[str, bytes]) -> GpuProgram:
-    """A program with its code objects, each by the names of the kernels in it. KeyError: a kernel is in none of them."""
+    """A program with its code objects, each by the names of its kernels. KeyError: a kernel is in none of them."""
     module = {name: number for number, names in enumerate(codes) for name in names.split()}
     built = GpuProgram(program.target, list(codes.values()), program.constants, program.workspace_bytes)
     for step in program.steps:

@@ -27,8 +27,8 @@ def plan(resource: Resource, target: str) -> Program:
 
 
 def load(resource: Resource, target: str) -> GpuProgram:
-    """What a GPU device loads. `target` "" (the driver does not tell): the only one there is. ResourceError says what is
-    missing or damaged."""
+    """What a GPU device loads. `target` "" (the driver does not tell): the only one there is. ResourceError says what
+    is missing or damaged."""
     there = targets(resource)
     if not target and len(there) == 1:
         target = there[0]
