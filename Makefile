@@ -16,7 +16,7 @@ COMPILER := $(shell find reefd/compiler reefd/resource -name '*.py')
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) cmake)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill test-hostile soak bench-models bench-checkpoints lint format werror install \
+.PHONY: bench-gpu help setup resources c demo test test-model test-onnx test-gfx906 test-systemd test-kill test-hostile soak bench-models bench-checkpoints lint format werror install \
         install-service deb clean
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo 'make test-hostile  fuzzers of the engine turn (10 million entries, sanitizers), 20,000 live quarantines, sockets'
 	@echo 'make soak        everything at once for SECONDS=3600, figures in build/soak; ends with 1 on a loss or a leak'
 	@echo 'make test-kill   N daemons and N clients killed at random instants (N=10000): nothing lost, twice or wrong'
+	@echo 'make bench-gpu   networks on an NVIDIA GPU beside PyTorch; preemption, exactness, real-time beside best effort'
 	@echo 'make setup       .venv and the build, as the two above do it'
 	@echo 'make resources   the networks of resource/onnx, compiled into build/resource'
 	@echo 'make c           libreef.so and the C examples, in build/c'
@@ -95,6 +96,10 @@ test-zoo: setup
 
 fuzz-onnx: setup
 	$(BIN)/python tests/compiler/fuzz.py
+
+bench-gpu: setup
+	$(BIN)/python -m reefd.bench.gpu_prepare build/bench/gpu
+	$(BIN)/reefctl bench gpu --json >build/bench/gpu.json
 
 test-gfx906: setup
 	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu

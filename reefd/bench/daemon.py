@@ -49,7 +49,14 @@ class PrivateDaemon:
         (folder / "reefd.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
         self._cpus = cpus
         self._command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
-        self._command += ["--instance", f"bench-{os.getpid()}{suffix}", "--runtime-dir", str(folder), "--device", device]
+        self._command += [
+            "--instance",
+            f"bench-{os.getpid()}{suffix}",
+            "--runtime-dir",
+            str(folder),
+            "--device",
+            device,
+        ]
         self._command += ["--manifest-dir", str(folder / "tasks.d"), "--strict", "--log-level", log_level]
         for directory in resource_dirs:
             self._command += ["--resource-dir", str(directory)]

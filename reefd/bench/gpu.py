@@ -141,7 +141,7 @@ def product_chain(target: str, depth: int, kernels: int) -> _engine.ModelSpec:
         Storage("y", rows * columns, "float32", "arena", [rows, columns]),
         Storage("w", columns * depth, "float32", "weight", [columns, depth]),
     ]
-    schedule = [Kernel("k", [0, 1], "matmul", ["read", "write"])]
+    schedule = [Kernel("k", [0, 3, 1], "matmul", ["read", "read", "write"], {"trans_b": 1})]
     model = ModelFile("products", storage, schedule, [0], [1], rows * columns * 4, version=1)
     generator = np.random.default_rng(1)
     weights: dict[str, Any] = {"w": generator.standard_normal((columns, depth)).astype(np.float32)}

@@ -148,7 +148,7 @@ def one_case(folder: Path, policy: str, models: tuple[str, ...], seconds: float)
         manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {model}\nslots: {SLOTS}\n"
     figures: dict[str, Any] = {}
     with PrivateDaemon(
-        manifests, resource_dirs=[folder.resolve()], device="cuda", policy=policy, spinning="always"
+        manifests, resource_dirs=[folder.resolve()], device="cuda", settings={"policy": policy}, spinning="always"
     ) as daemon:
         os.environ["REEF_SOCKET"] = str(daemon.socket)
         with Client("rt", timeout=30.0, spin=math.inf) as client:

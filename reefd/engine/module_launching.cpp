@@ -57,8 +57,8 @@ uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_
     if (self.marks[queue] - retired >= self.device.info().queue_depth)
         throw nb::value_error("the queue is full");
     const uint32_t mark = ++self.marks[queue];
-    self.device.launch(
-        queue, {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks});
+    self.device.launch(queue,
+                       {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks});
     return mark;
 }
 
