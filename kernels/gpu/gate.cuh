@@ -2,7 +2,7 @@
 // Preemption of a running block, and the record from which a kernel goes on exactly where it was stopped.
 //
 // Gate<false> is the plain kernel: a barrier and nothing else. Gate<true> belongs to a best-effort launch. A block
-//   - leaves at its first check() when the queue epoch is not its window's, or when its bit is already set;
+//   - leaves at its first check() when the queue epoch went past its window's, or when its bit is already set;
 //   - looks again at each check(), with a load issued at the check before, so that nobody waits for it; unless its kernel
 //     is shielded: then a block that has begun runs to its end;
 //   - sets its bit once it has passed its last check point, because from there on it always finishes.
@@ -29,6 +29,10 @@ struct Place {
     u32* progress;            // host-visible: number of kernels known to be done, counted from the first
     u32 kernel;               // its index in the model
 };
+
+// The epoch word went past the window's epoch. While it is behind, the write that makes it the window's is still on its way:
+// that window is valid, or kernels before that moment would leave and those after it run, on what was never computed.
+REEF_DEVICE bool moved_on(u32 epoch, u32 window_epoch) { return (int)(epoch - window_epoch) > 0; }
 
 template <bool Preemptible> struct Gate;
 
@@ -65,7 +69,7 @@ template <> struct Gate<true> {
     }
 
     REEF_MEMBER bool check() {
-        bool valid = seen == window_epoch;
+        bool valid = !moved_on(seen, window_epoch);
         if (thread_index() == 0) words[turn] = !valid || (finished >> block % 32 & 1);
         barrier();
         bool leave = words[turn] != 0;

@@ -11,7 +11,7 @@ REEF_WINDOW(reef_window_begin, { *(u64*)args.p[0] = (u64)args.p[1]; })
 // in a graph needs no argument that changes; p[1]: the host-visible word that shows it.
 REEF_WINDOW(reef_window_end, {
     dependency_wait();
-    if (place.progress && load_relaxed(place.queue_epoch) == load_relaxed(place.window_epoch))
+    if (place.progress && !moved_on(load_relaxed(place.queue_epoch), load_relaxed(place.window_epoch)))
         publish_release(place.progress, place.kernel);
     u32* count = (u32*)args.p[0];
     publish_release((u32*)args.p[1], ++*count);
