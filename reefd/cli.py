@@ -22,7 +22,6 @@ VERBS = {
     "inspect": ("reefd.cli_inspect:inspect", "Show a resource's kernels: FLOPs, bytes, time, memory."),
     "profile": ("reefd.cli_profile:profile", "Measure a resource's kernels here, for bounds and padding."),
     "run": ("reefd.cli_run:run", "Run a resource, once or timed."),
-    "run": ("reefd.cli_run:run", "Run a resource once on a device, without a daemon."),
     "devices": ("reefd.cli_devices:devices", "List the devices of this machine and what they can do."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
     "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside, bench models."),

@@ -226,8 +226,10 @@ def schedule(*, json: Json = False, samples: int = 400) -> int:
 
     cases, ratios, notes = bench.measure(samples)
     print_report(cases, ratios, notes, as_json=json)
+    return 0
 
 
+@app.command
 def gpu(
     *,
     folder: Path = Path("build/bench/gpu"),
@@ -242,7 +244,7 @@ def gpu(
     Parameters
     ----------
     folder
-        Resources NETWORK-float16 and NETWORK-float32, with GPU code (`reefctl compile --gpu`).
+        Resources NETWORK-float16 and NETWORK-float32, with GPU code (`reefctl compile --target cuda:sm_90`).
     networks
         Which, separated by commas; all of them if left out.
     torch

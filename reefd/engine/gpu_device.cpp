@@ -89,6 +89,7 @@ void GpuDevice::describe() {
              .compute_units = static_cast<uint32_t>(units),
              .queues = static_cast<uint32_t>(queues_.size()),
              .queue_depth = kDepth,
+             .split_granule = 0,
              .can_reset = true,
              .may_spin = true,
              .real_time = true,
