@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole networks on the CPU device, device and kernels built with a sanitizer: undisturbed, interrupted at every kernel and
 // at random instants, two side by side under real-time requests, and cancelled. Every answer is compared bit for bit.
-// usage: sanitized WORKERS ROUNDS MODEL...; a model is what sanitized.py writes: MODEL.txt, words, and MODEL.bin, bytes.
+// usage: sanitized WORKERS ROUNDS MODEL...; a model is what sanitized_networks.py writes: MODEL.txt, words, and MODEL.bin, bytes.
 #include <poll.h>
 
 #include <cstdio>

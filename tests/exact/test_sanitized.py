@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from interrupting import PERCEPTION
-from sanitized import build, write
+from sanitized_networks import build, write
 
 ENVIRONMENT = {
     **os.environ,
