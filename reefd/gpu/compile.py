@@ -112,11 +112,15 @@ def _gxx(source: str) -> bytes:
     return _run([*_GXX, "-O1", "-w", "-DREEF_HOST"], source, ".cpp", "host")
 
 
-def compile_host_runtime() -> bytes:
-    """The shared object that kernels compiled for the host need; load it first, with its symbols global."""
+def compile_host_runtime(namespace: str = "reef_host") -> bytes:
+    """The shared object that kernels compiled for the host need; load it first, with its symbols global.
+
+    Symbols of one name are shared by a whole process: two runtimes in one process need two namespaces. Kernels find
+    the one whose name stands in place of reef_host in their source.
+    """
     folder = headers_dir() / "host"
     return _run(
-        [*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}"],
+        [*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-Dreef_host={namespace}"],
         (folder / "fibers.cpp").read_text(),
         ".cpp",
         "host",

@@ -15,6 +15,8 @@ from reefd.gpu.instance import Kernel
 from reefd.gpu.source import headers_dir, kernel_source
 
 Array = NDArray[np.generic]
+# The stand-in drivers of other tests bring a runtime of their own into this process.
+_NAMESPACE = "reef_emulated"
 
 
 class Place(ctypes.Structure):
@@ -47,9 +49,10 @@ class HostKernels:
     def __init__(self, kernels: list[Kernel]) -> None:
         self.kernels = kernels
         self.runtime = _load(
-            lambda: compile_host_runtime(), "".join(p.read_text() for p in (headers_dir() / "host").iterdir())
+            lambda: compile_host_runtime(_NAMESPACE),
+            _NAMESPACE + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir())),
         )
-        source = kernel_source(kernels, "host")
+        source = f"#define reef_host {_NAMESPACE}\n" + kernel_source(kernels, "host")
         self.library = _load(lambda: compile_source(source, "host"), source)
         self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
         self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
