@@ -5,6 +5,7 @@ One walk in topological order does both: a node whose inputs are constants is ev
 shape), so that every later shape that was computed from it is a constant too. The file is not trusted.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -141,7 +142,8 @@ class _Loader:
             elif value is not None:
                 outputs.append(value)
         self._raise()
-        return Graph(proto.name or self.path.stem, inputs, outputs, [info.name for info in proto.output], self.nodes)
+        taken = [value for value in inputs if value.data is None]
+        return Graph(proto.name or self.path.stem, taken, outputs, [info.name for info in proto.output], self.nodes)
 
     def _raise(self) -> None:
         if self.problems:
@@ -191,8 +193,11 @@ class _Loader:
             )
             declared = [1] * len(declared)
         value = Value(info.name, dtype or "float32", tuple(int(extent) for extent in declared))
-        if value.bytes > MAX_TENSOR_BYTES:
-            self.problems.append(Problem(f"{what} takes {value.bytes} bytes, more than is allowed"))
+        most = math.prod(max(extent, 1) for extent in value.shape) * np.dtype(value.dtype).itemsize
+        if most > MAX_TENSOR_BYTES:
+            self.problems.append(Problem(f"{what} takes {most} bytes, more than is allowed"))
+        elif value.size == 0:  # no request can bring anything else
+            value.data = np.zeros(value.shape, value.dtype)
         return value
 
     def _walk(self, nodes: Sequence[NodeProto], values: dict[str, Value | None]) -> None:

@@ -20,12 +20,11 @@ def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
     if problems:
         raise CompileError(path, problems)
     outputs = [replaced.get(value, value) for value in graph.outputs]
-    for kind, ends in (("input", graph.inputs), ("output", outputs)):
-        empty = [value.name for value in ends if value.size == 0]
-        problems += [Problem(f"{kind} {name!r} has no elements", nearest="extents of at least 1") for name in empty]
-    if problems:
-        raise CompileError(path, problems)
-    return Graph(graph.name, graph.inputs, outputs, graph.output_names, build.nodes)
+    # What has no elements needs no memory and is known: it is no part of a request.
+    named = [(value, name) for value, name in zip(outputs, graph.output_names, strict=True) if value.size]
+    if not named:
+        raise CompileError(path, [Problem("no output has an element", nearest="extents of at least 1")])
+    return Graph(graph.name, graph.inputs, [value for value, _ in named], [name for _, name in named], build.nodes)
 
 
 def unsupported(nodes: Sequence[Node]) -> list[Problem]:

@@ -148,8 +148,10 @@ def run(case: Case, isa: str = "") -> str:
         arrays = [np.ascontiguousarray(feeds[file.storage[index].name]) for index in file.inputs]
         spec = model_spec(Resource(Path(), file, compiled.weights, ""))
         _engine.run_model(spec, arrays, list(results.values()), isa=isa)
-        for (name, result), wanted in zip(results.items(), outputs, strict=True):
-            reason = _compare(result, np.asarray(wanted), case.rtol, case.atol)
+        # An output without elements is no part of a request, and says itself what it is.
+        expected = [wanted for wanted in map(np.asarray, outputs) if wanted.size]
+        for (name, result), wanted in zip(results.items(), expected, strict=True):
+            reason = _compare(result, wanted, case.rtol, case.atol)
             if reason:
                 return f"{name}: {reason}"
     return ""
