@@ -23,7 +23,10 @@ def lower(graph: Graph, path: str, progress: Progress = SILENT) -> Graph:
     # What has no elements needs no memory and is known: it is no part of a request.
     named = [(value, name) for value, name in zip(outputs, graph.output_names, strict=True) if value.size]
     if not named:
-        raise CompileError(path, [Problem("no output has an element", nearest="extents of at least 1")])
+        nearest = "a model that has another output"
+        raise CompileError(
+            path, [Problem(f"output {name!r} has no elements", nearest=nearest) for name in graph.output_names]
+        )
     return Graph(graph.name, graph.inputs, [value for value, _ in named], [name for _, name in named], build.nodes)
 
 

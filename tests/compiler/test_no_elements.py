@@ -47,7 +47,7 @@ def test_an_output_without_elements_is_left_out() -> None:
 
 def test_a_model_of_nothing_but_nothing_is_refused() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    with pytest.raises(CompileError, match="no output has an element"):
+    with pytest.raises(CompileError, match="output 'y' has no elements"):
         compiled(model(nodes, {"x": [0, 3]}, {"y": [0, 3]}))
 
 
