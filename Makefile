@@ -84,7 +84,7 @@ test-sanitize: setup
 	$(BIN)/python -m pytest -q tests/device/test_stress.py -k tsan
 
 test-onnx: setup
-	$(BIN)/python tests/onnx/conformance.py
+	$(BIN)/python -m tests.onnx.conformance
 
 .PHONY: test-random
 test-random: setup
@@ -95,7 +95,7 @@ test-zoo: setup
 	$(BIN)/python -m pytest -q -s -m zoo tests/compiler/test_zoo.py
 
 fuzz-onnx: setup
-	$(BIN)/python tests/compiler/fuzz.py
+	$(BIN)/python -m tests.compiler.fuzz
 
 bench-gpu: setup
 	$(BIN)/python -m reefd.bench.gpu_prepare build/bench/gpu
@@ -112,7 +112,7 @@ bench-models: setup
 	done
 
 bench-checkpoints: setup
-	$(BIN)/python tests/kernels/checkpoints.py
+	$(BIN)/python -m tests.kernels.checkpoints
 
 test-systemd: deb c resources
 	@test -x /lib/systemd/systemd || .ci/packages systemd
@@ -131,7 +131,7 @@ SECONDS ?= 3600
 soak: resources
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	    $(BIN)/python -m pip install -q --disable-pip-version-check matplotlib
-	$(BIN)/python tests/daemon/soak.py $(SECONDS) build/soak
+	$(BIN)/python -m tests.daemon.soak $(SECONDS) build/soak
 
 .venv/.lint: pyproject.toml | setup
 	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "libreef/examples/demo.py"
 RESULTS = ROOT / "build/demo"
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/opt/reef test"  # a space, as in some people's home directories
 
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ROOT / ".ci/packages"
 
 # What a minimal system has: everything that the script uses, and no tool that it looks for.

@@ -6,7 +6,7 @@ structure (shapes, tensors, edges, attributes, functions that call each other, b
 results) or in its bytes, and compiles it in a child process with a limit on memory and on time. A crash, a hang, an
 exception of another kind or a memory peak is a finding.
 
-    python tests/compiler/fuzz.py [--rounds N] [--seed N] [--keep FOLDER]
+    python -m tests.compiler.fuzz [--rounds N] [--seed N] [--keep FOLDER]
 """
 
 import argparse
@@ -330,8 +330,7 @@ class Mutator:
 
 
 def bases() -> list[bytes]:
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "onnx")]
-    import conformance
+    from tests.onnx import conformance
 
     found = [case.model.SerializeToString() for case in conformance.cases()]
     return [content for content in found if len(content) < 1 << 16]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from chains import MOST_ELEMENTS, Chain, Tensor
+
+from .chains import MOST_ELEMENTS, Chain, Tensor
 
 STEPS: list["Step"] = []
 Take = Callable[[Chain, Tensor], object]

@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from oracle import model_of, noise
 
 from reefd.compiler import CompileError, Options, Problem, compile_model
 from reefd.compiler.load import load
 from reefd.compiler.lower import lower
 from reefd.compiler.operators import supported
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from .oracle import model_of, noise
 
 
 def problems(path: Path, **shapes: list[int]) -> list[Problem]:
@@ -254,6 +254,6 @@ def test_an_output_need_not_say_its_shape(tmp_path: Path) -> None:
 
 def test_fuzzed_models_end_in_a_compile_error(tmp_path: Path) -> None:
     """In children with limits on memory and time; `make fuzz-onnx` tries many more."""
-    command = [sys.executable, Path(__file__).with_name("fuzz.py"), "--rounds", "600", "--keep", tmp_path / "fuzz"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "tests.compiler.fuzz", "--rounds", "600", "--keep", tmp_path / "fuzz"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

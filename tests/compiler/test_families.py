@@ -3,12 +3,13 @@
 
 import collections
 
-import families
 import numpy as np
 import pytest
-from oracle import compiled, difference, noise, reference, run
 
 from reefd import _engine
+
+from . import families
+from .oracle import compiled, difference, noise, reference, run
 
 SIDES = {"yolo": 64, "unet": 48, "deeplab": 65, "efficientnet": 56, "mobilenet_v3": 48, "shufflenet": 56}
 # The most that may be left of what should have gone into other kernels. A detector turns its three heads, U-Net its

@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 from onnx import helper
-from oracle import check, check_node, model_of, noise
+
+from .oracle import check, check_node, model_of, noise
 
 DTYPES = ["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"]
 

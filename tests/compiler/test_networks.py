@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import check, compiled, run
 from PIL import Image
 
 from reefd import _engine
 from reefd.resource import Resource
 from reefd.resource.load import model_spec
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from .oracle import check, compiled, run
+
 # Network: the crop it is given (left, top, right, bottom), the side of its input, and the range of its values.
 CASES = {
     "person_detector": ((0, 0, 512, 512), 224, (-1, 1)),

@@ -5,9 +5,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from oracle import compiled, noise, reference, run
 
 from reefd.compiler import CompileError
+
+from .oracle import compiled, noise, reference, run
 
 
 def model(nodes: list[onnx.NodeProto], inputs: dict[str, list[int]], outputs: dict[str, list[int]]) -> onnx.ModelProto:

@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from oracle import compiled, model_of, noise
 
 from reefd import resource
 from reefd.compiler import compile_model
+from tests import ROOT
 
-NETWORKS = Path(__file__).parents[2] / "resource/onnx"
+from .oracle import compiled, model_of, noise
+
+NETWORKS = ROOT / "resource/onnx"
 FREE = ("Constant", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat")  # may cost nothing
 
 

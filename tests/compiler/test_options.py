@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from oracle import difference, model_of, noise, reference, run
-from test_networks import ROOT, picture
 
 from reefd import resource, zoo
 from reefd.compiler import STAGES, CompileError, Options, compile_model, compile_to_memory
@@ -17,6 +15,10 @@ from reefd.compiler.targets import known_targets, parse_targets
 from reefd.gpu import compile as gpu_compile
 from reefd.resource.read import read_code
 from reefd.resource.tensors import parse
+from tests import ROOT
+
+from .oracle import difference, model_of, noise, reference, run
+from .test_networks import picture
 
 IRIS = ROOT / "resource/onnx/iris.onnx"
 HALF = Options(precision="float16")

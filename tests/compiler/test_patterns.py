@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from onnx import helper
-from oracle import check, model_of, noise
+
+from .oracle import check, model_of, noise
 
 ROOT_TWO = np.float32(2**0.5)
 

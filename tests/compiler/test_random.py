@@ -2,11 +2,12 @@
 """Random chains of operators compute what ONNX Runtime computes. `make test-random` tries many more."""
 
 import numpy as np
-from chains import Chain, chains
 from hypothesis import HealthCheck, given, reject, settings
-from oracle import compiled, reference, run
 
 from reefd import _engine
+
+from .chains import Chain, chains
+from .oracle import compiled, reference, run
 
 QUICK = 60
 TOLERANCE = 1e-4  # of the largest value

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from oracle import compiled, model_of, noise
 
 from reefd import resource
 from reefd.compiler import Compiled
+
+from .oracle import compiled, model_of, noise
 
 
 def small() -> Compiled:

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from oracle import difference, reference
-from test_networks import ROOT, picture
+
+from tests import ROOT
+
+from .oracle import difference, reference
+from .test_networks import picture
 
 import onnx  # isort: skip
 

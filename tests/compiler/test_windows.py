@@ -3,7 +3,8 @@
 
 import numpy as np
 import pytest
-from oracle import check_node, noise
+
+from .oracle import check_node, noise
 
 
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])

@@ -4,10 +4,11 @@
 import numpy as np
 import onnx
 import pytest
-from oracle import compiled, difference, reference, run
 
 from reefd import zoo
 from reefd.compiler import Compiled
+
+from .oracle import compiled, difference, reference, run
 
 
 def feeds(model: onnx.ModelProto) -> dict[str, np.ndarray]:

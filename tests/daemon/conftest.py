@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fixture that starts daemons and leaves nothing of them behind."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from reefd_process import Reefd
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "as_root: processes of several users take part, which only root can start")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("as_root") and os.geteuid() != 0:
-            item.add_marker(pytest.mark.skip(reason="run as root: processes of several users take part"))
+from .reefd_process import Reefd
 
 
 @pytest.fixture

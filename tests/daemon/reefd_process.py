@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reefd.cli_status import ask
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RESOURCES = ROOT / "build/resource"
 AS_USER = Path(__file__).with_name("as_user.py")
 NOBODY = 65534

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""soak.py SECONDS FOLDER: a daemon under everything at once, for a long time; ends with 1 on a lost request or a leak.
+"""A daemon under everything at once, for a long time; ends with 1 on a lost request or a leak.
+
+    python -m tests.daemon.soak SECONDS FOLDER
 
 Clients of both classes stay, or come and go; daemons and clients are killed; manifests reload, good and bad; hostile
 clients attack. Every few seconds the daemon's memory, descriptors, regions and latencies go to FOLDER/soak.csv, at the
@@ -18,10 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from reefd_process import ROOT, Reefd
-
 from reefd.bench.hostile import KINDS
 from reefd.cli_status import NoDaemon, ask
+from tests import ROOT
+
+from .reefd_process import Reefd
 
 HERE = Path(__file__).resolve().parent
 SAMPLE_SECONDS = 2.0

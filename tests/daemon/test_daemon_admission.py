@@ -7,11 +7,12 @@ import pwd
 import socket
 
 import pytest
-from reefd_process import ECHO, NOBODY, run_as
 
 from reefd import admission, manifest
 from reefd.admission import Peer
 from reefd.wire import Refusal
+
+from .reefd_process import ECHO, NOBODY, run_as
 
 OPEN = """
 import libreef, sys, numpy

@@ -12,11 +12,13 @@ import threading
 
 import numpy as np
 import pytest
-from reefd_process import AS_USER, ECHO, NOBODY, ROOT, SHM, Reefd, run_as
-from test_daemon_socket import answer, connect, hello
 
 import libreef
 from reefd import wire
+from tests import ROOT
+
+from .reefd_process import AS_USER, ECHO, NOBODY, SHM, Reefd, run_as
+from .test_daemon_socket import answer, connect, hello
 
 
 def echo(client: libreef.Client, value: int) -> None:

@@ -9,10 +9,11 @@ import struct
 
 import numpy as np
 import pytest
-from test_daemon_adoption import RawSession
 
 import libreef
 from libreef._reef import ffi
+
+from .test_daemon_adoption import RawSession
 
 VERDICT = 4096 + 640  # of region D: behind the header, reef_d_hot.verdict
 

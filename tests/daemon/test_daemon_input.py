@@ -3,9 +3,10 @@
 
 import numpy as np
 import pytest
-from reefd_process import ECHO, RESOURCES
 
 import libreef
+
+from .reefd_process import ECHO, RESOURCES
 
 IRIS = "version: 1\ntask: iris\nclass: be\nmodel: iris\n"
 

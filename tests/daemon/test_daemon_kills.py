@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reefd_process import ECHO, Reefd
+from .reefd_process import ECHO, Reefd
 
 KILLS = int(os.environ.get("REEF_KILLS", "50"))
 CLIENT_KILLS = int(os.environ.get("REEF_CLIENT_KILLS", "300"))

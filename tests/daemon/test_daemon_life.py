@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reefd_process import ECHO, NOBODY, SHM, Reefd
 
 import libreef
+
+from .reefd_process import ECHO, NOBODY, SHM, Reefd
 
 
 def echo(daemon: Reefd, value: int = 7) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reefd_process import ECHO, ROOT, Reefd
 
 import libreef
 from reefd import journal, notify
 from reefd.cli_status import ask
+from tests import ROOT
+
+from .reefd_process import ECHO, Reefd
 
 
 class Manager:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from reefd_process import ROOT, run_as
 
 from reefd.cli_status import NoDaemon, ask, table
 from reefd.log import Log
 from reefd.status import percentile, summary
+from tests import ROOT
+
+from .reefd_process import run_as
 
 
 def test_the_log_limits_what_one_user_can_cause():

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reefd_process import Reefd
 
 import libreef
 from libreef._reef import ffi
 from reefd import wire
+from tests import ROOT
+
+from .reefd_process import Reefd
 
 
 def connect(daemon: Reefd) -> socket.socket:
@@ -91,7 +93,7 @@ def _codes(text: str) -> list[str]:
 
 
 def test_the_numbers_are_those_of_the_header():
-    header = (Path(__file__).parents[2] / "libreef/include/reef_abi.h").read_text()
+    header = (ROOT / "libreef/include/reef_abi.h").read_text()
     for name, value in (("MAGIC", "0x46454552u"), ("ABI_MAJOR", "1"), ("ABI_MINOR", "0")):
         assert f"#define REEF_{name} {value}" in header and int(value.rstrip("u"), 0) == getattr(wire, name)
     for name in ("PROBE", "OPEN", "RECLAIM"):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weakens every fence, ordering and check of the CPU device's protocol, one at a time, in a scratch copy, and runs the
-stress scenarios over it, plain and under ThreadSanitizer: `python tests/device/mutations.py [WORD...]` (all, or those
+stress scenarios over it, plain and under ThreadSanitizer: `python -m tests.device.mutations [WORD...]` (all, or those
 with a word in their name). Prints what caught each. On x86 a sequentially consistent load is an ordinary one, and
 ThreadSanitizer does not model what a store buffer may hold back: pairs that only this protects are covered by
 tests/model/signals.pml.
@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 QUEUE, QUEUE_H = "reefd/engine/cpu_queue.cpp", "reefd/engine/cpu_queue.hpp"
 CONTEXT, CONTEXT_H = "reefd/engine/cpu_context.cpp", "reefd/engine/cpu_context.hpp"
 WORKER, DEVICE = "reefd/engine/cpu_worker.cpp", "reefd/engine/cpu_device.cpp"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import chain
 
 from reefd import _engine
 from reefd.compiler import compile_to_memory
@@ -16,8 +15,10 @@ from reefd.compiler.load import load
 from reefd.compiler.operators import supported
 from reefd.resource import Resource
 from reefd.resource.load import model_spec
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from .networks import chain
+
 NETWORKS = ["person_detector", "face_detector", "face_mesh", "iris"]
 ISAS = _engine.instruction_sets()
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from networks import Builder
 
 from reefd import _engine
+
+from .networks import Builder
 
 ModelSpec = _engine.ModelSpec
 ModelError = _engine.ModelError

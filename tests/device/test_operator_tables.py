@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import Builder
 
 from reefd import _engine
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+from .networks import Builder
 
 
 @pytest.mark.parametrize("isa", _engine.instruction_sets())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
 HERE = ROOT / "tests/device"
 INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
 ENGINE = ["crash.cpp", "model.cpp", "model_check.cpp", "operator_arguments.cpp", "restorable.cpp", "runner.cpp"]

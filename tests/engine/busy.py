@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 
-import models
-from regions import open_session, wait_until
-
 from libreef._reef import lib
 from reefd import _engine
+
+from . import models
+from .regions import open_session, wait_until
 
 
 def main() -> None:

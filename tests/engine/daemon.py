@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sys
 
-import models
-
 from reefd import _engine
+
+from . import models
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from collections import Counter
 from itertools import count
 from typing import Any
 
-from regions import Client, Completion, open_session
-
 from reefd import _engine
+
+from .regions import Client, Completion, open_session
 
 US = 1000
 

@@ -12,16 +12,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
-import models
 import numpy as np
 import pytest
-from regions import Client, Regions, open_session, wait_until
-from simulation import Simulation
 
 from libreef._reef import ffi, lib
 from reefd import _engine
+from tests import ROOT
+
+from . import models
+from .regions import Client, Regions, open_session, wait_until
+from .simulation import Simulation
 
 
 class Daemon:
@@ -36,7 +37,8 @@ class Daemon:
         }
         options = json.dumps(fds | {"session_id": 1, "epoch": epoch, "adopt": adopt})
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "daemon.py", options],
+            [sys.executable, "-m", "tests.engine.daemon", options],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=list(fds.values()),

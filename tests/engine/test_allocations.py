@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 HERE = Path(__file__).parent
 
 
@@ -26,6 +28,7 @@ def counter(tmp_path_factory) -> Path:
 def run(counter: Path, *command: str | Path) -> str:
     return subprocess.run(
         [sys.executable, *command],
+        cwd=ROOT,
         env=os.environ | {"LD_PRELOAD": str(counter)},
         check=True,
         capture_output=True,
@@ -35,7 +38,7 @@ def run(counter: Path, *command: str | Path) -> str:
 
 
 def test_the_engine_thread_allocates_nothing(counter):
-    snapshot = json.loads(run(counter, HERE / "busy.py"))
+    snapshot = json.loads(run(counter, "-m", "tests.engine.busy"))
     assert snapshot["turns"] > 1000
     assert snapshot["allocations"] == 0
     tasks = {task["class"]: task for task in snapshot["tasks"]}

@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import time
 
-import models
 import numpy as np
 import pytest
-from regions import Client, open_session, wait_until
 
 from reefd import _engine
+
+from . import models
+from .regions import Client, open_session, wait_until
 
 DATA = np.random.default_rng(11).normal(size=models.SIZE).astype(np.float32)
 

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import pytest
-from regions import echo_task, open_session
 
 from reefd import _engine
+
+from .regions import echo_task, open_session
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import models
 import pytest
-from regions import Client, open_session, wait_until
 
 from reefd import _engine
+from tests import ROOT
+
+from . import models
+from .regions import Client, open_session, wait_until
 
 
 @pytest.fixture
@@ -68,10 +69,9 @@ def test_other_faults_stay_what_they_were(engine):
     """Somebody else's SIGBUS goes to the handler that was there before, or ends the process as ever."""
     script = """
 import ctypes, faulthandler, mmap, os, sys
-sys.path.insert(0, sys.argv[1])
-from regions import echo_task, open_session
+from tests.engine.regions import echo_task, open_session
 from reefd import _engine
-if sys.argv[2] == "handler":
+if sys.argv[1] == "handler":
     faulthandler.enable()
 engine = _engine.Engine(device="cpu", workers=1)
 engine.start()
@@ -83,9 +83,7 @@ os.ftruncate(fd, 0)
 memory[0]
 """
     for how in ("default", "handler"):
-        done = subprocess.run(
-            [sys.executable, "-c", script, Path(__file__).parent, how], capture_output=True, text=True, timeout=30
-        )
+        done = subprocess.run([sys.executable, "-c", script, how], cwd=ROOT, capture_output=True, text=True, timeout=30)
         assert done.returncode == -signal.SIGBUS
         assert ("Fatal Python error: Bus error" in done.stderr) == (how == "handler")
 

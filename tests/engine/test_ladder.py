@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from simulation import Simulation
+
+from .simulation import Simulation
 
 MS = 1000  # microseconds
 

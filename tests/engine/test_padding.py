@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import models
 import numpy as np
 import pytest
-from regions import open_session
-from simulation import US, Simulation
 
 from reefd import _engine
+
+from . import models
+from .regions import open_session
+from .simulation import US, Simulation
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import errno
 
-import models
 import numpy as np
 import pytest
-from regions import open_session
-from simulation import Simulation
 
 from reefd import _engine
+
+from . import models
+from .regions import open_session
+from .simulation import Simulation
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from simulation import Simulation
 
 from reefd import _engine
+
+from .simulation import Simulation
 
 UNITS = 3
 SLOTS = 4

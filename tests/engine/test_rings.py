@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from regions import Client, Regions, echo_task, open_session, wait_until
 
 from libreef._reef import ffi, lib
 from reefd import _engine
+
+from .regions import Client, Regions, echo_task, open_session, wait_until
 
 NEAR_WRAP = (1 << 32) - 5
 SYS_FUTEX = 202

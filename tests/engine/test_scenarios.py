@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 
 import pytest
-from simulation import Simulation
 
 from libreef._reef import lib
+
+from .simulation import Simulation
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 
-import models
 import pytest
-from regions import echo_task, open_session
-from simulation import Simulation
 
 from reefd import _engine
+
+from . import models
+from .regions import echo_task, open_session
+from .simulation import Simulation
 
 
 def test_within_grace_everything_finishes():

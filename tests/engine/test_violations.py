@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 
 import pytest
-from regions import Client, crc32c, echo_task, open_session
-from simulation import Simulation
 
 from libreef._reef import lib
+
+from .regions import Client, crc32c, echo_task, open_session
+from .simulation import Simulation
 
 
 def break_tail(client: Client) -> None:

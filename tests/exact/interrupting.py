@@ -16,8 +16,8 @@ from reefd.compiler.operators import supported
 from reefd.resource import Resource, restorable
 from reefd.resource.load import model_spec
 from reefd.zoo import NETWORKS, build
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PERCEPTION = ["person_detector", "face_detector", "face_mesh", "iris"]
 ZOO = list(NETWORKS)
 

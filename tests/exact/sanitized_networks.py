@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from interrupting import ROOT, _values
 
 from reefd.compiler import compile_to_memory
 from reefd.compiler.load import load
 from reefd.compiler.operators import supported
 from reefd.resource import restorable
+from tests import ROOT
+
+from .interrupting import _values
 
 KINDS = {
     "thread": ["-fsanitize=thread"],

@@ -4,14 +4,12 @@ that it gives elsewhere, with any number of workers, and as a unit also when it 
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reefd import _engine
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 @dataclass

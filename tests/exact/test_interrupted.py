@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from interrupting import PERCEPTION, ZOO, Bench, network, storm
+
+from .interrupting import PERCEPTION, ZOO, Bench, network, storm
 
 WORKERS = [1, 2, 3]
 

@@ -17,7 +17,6 @@ from reefd.resource import Kernel, ModelFile, Resource, ResourceError, Storage, 
 from reefd.resource.load import model_spec
 from reefd.resource.ranges import Ranges
 
-ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = 64
 BYTE = st.integers(0, 40)
 

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from interrupting import PERCEPTION
-from sanitized_networks import build, write
+
+from .interrupting import PERCEPTION
+from .sanitized_networks import build, write
 
 ENVIRONMENT = {
     **os.environ,

@@ -23,6 +23,7 @@ from reefd.resource import Resource
 from reefd.resource.load import model_spec
 from reefd.resource.schema import Kernel as Scheduled
 from reefd.resource.schema import ModelFile, Storage
+from tests import ROOT
 
 from . import standin
 
@@ -31,7 +32,7 @@ REAL = os.environ.get("REEF_TEST_GPU", "")
 REAL_TARGET = {"cuda": "sm_90a", "hip": "gfx906"}
 GPUS = [REAL] if REAL else ["cuda", "hip"]
 DEVICES = ["cpu", *GPUS]
-_CACHE = Path(__file__).resolve().parents[2] / "build" / "host-kernels"
+_CACHE = ROOT / "build" / "host-kernels"
 
 
 def target(kind: str) -> str:

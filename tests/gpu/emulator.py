@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reefd.gpu.compile import compile_host_runtime, compile_source
 from reefd.gpu.instance import Kernel
 from reefd.gpu.source import headers_dir, kernel_source
+from tests import ROOT
 
 Array = NDArray[np.generic]
 # The stand-in drivers of other tests bring a runtime of their own into this process.
@@ -33,7 +34,7 @@ class Place(ctypes.Structure):
 
 def _load(build: Callable[[], bytes], key: str) -> ctypes.CDLL:
     """Builds a shared object once for this text, and loads it."""
-    folder = Path(__file__).resolve().parents[2] / "build" / "host-kernels"
+    folder = ROOT / "build" / "host-kernels"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if not path.exists():

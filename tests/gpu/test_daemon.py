@@ -15,10 +15,10 @@ from libreef import Client
 from reefd import _engine, resource
 from reefd.compiler import Options, compile_model
 from reefd.resource.load import model_spec
+from tests import ROOT
 
 from . import standin
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = "iris"
 
 

@@ -2,7 +2,6 @@
 """The perception networks through the GPU kernels, on the host target, against ONNX Runtime."""
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,11 +12,10 @@ from reefd.compiler.load import load
 from reefd.compiler.operators import supported
 from reefd.gpu.lower import Lowered, Workspace, lower_model
 from reefd.gpu.target import TARGETS
+from tests import ROOT
 
 from .checks import relative_error
 from .emulator import Array, HostKernels
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache

@@ -21,11 +21,8 @@ import numpy as np
 import pytest
 
 import libreef
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "daemon"))
-from reefd_process import NOBODY, SHM, Reefd, run_as
-
 from reefd.bench.hostile import KINDS, Session
+from tests.daemon.reefd_process import NOBODY, SHM, Reefd, run_as
 
 pytestmark = pytest.mark.hostile
 

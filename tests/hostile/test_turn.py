@@ -8,7 +8,8 @@ import re
 import subprocess
 
 import pytest
-from sanitized_turn import HERE, build, clang
+
+from .sanitized_turn import HERE, build, clang
 
 pytestmark = pytest.mark.hostile
 

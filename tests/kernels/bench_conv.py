@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every convolution of well-known networks, layer by layer, against ONNX Runtime in the same run.
 
-    python tests/kernels/bench_conv.py [--threads 1,2] [--isa avx512] [--networks resnet50,vgg19] [--layers]
+    python -m tests.kernels.bench_conv [--threads 1,2] [--isa avx512] [--networks resnet50,vgg19] [--layers]
 
 ONNX Runtime's figure is the time of its Conv kernel alone, from its own profile: reordering into its blocked layout is
 not counted. Both are the least of many runs. A layer that occurs n times counts n times in the sums.
@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from harness import INSTRUCTION_SETS
 from onnx import helper, numpy_helper, shape_inference
-from test_conv2d import Case, Data, instance_of, make_data
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
+
+from .harness import INSTRUCTION_SETS
+from .test_conv2d import Case, Data, instance_of, make_data
+
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 FILES = {
     **{name: ROOT / f"resource/onnx/{name}.onnx" for name in ("face_detector", "face_mesh", "iris", "person_detector")},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The products of BERT (128 tokens) and of classifiers' last layers, against ONNX Runtime in the same run.
 
-    python tests/kernels/bench_matmul.py [--threads 1,2] [--isa avx512]
+    python -m tests.kernels.bench_matmul [--threads 1,2] [--isa avx512]
 
 ONNX Runtime's figure is the time of its MatMul kernel, from its own profile. Both are the least of many runs.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from harness import INSTRUCTION_SETS, Array, Instance
 from onnx import helper, numpy_helper
+
+from .harness import INSTRUCTION_SETS, Array, Instance
 
 # a, b, whether b is constant
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]] = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The longest time between two check points of every kernel instance of well-known networks.
 
-    python tests/kernels/checkpoints.py [--isa avx512] [--models resnet50,bert_base] [--worst 20]
+    python -m tests.kernels.checkpoints [--isa avx512] [--models resnet50,bert_base] [--worst 20]
 
 A probe (kernels/cpu/kernel.hpp) makes every look at the epoch count and go on. An instance runs on one thread, from
 its first block to its last, several times, with the caches emptied before; of each block the least counts, so that an
@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from harness import INSTRUCTION_SETS, ROOT, Instance
 
 from reefd import zoo
 from reefd.bench.models import PERCEPTION
@@ -21,6 +20,9 @@ from reefd.compiler import Compiled, compile_to_memory
 from reefd.compiler.load import from_model, load
 from reefd.compiler.operators import supported
 from reefd.resource.schema import Kernel, Storage
+from tests import ROOT
+
+from .harness import INSTRUCTION_SETS, Instance
 
 LIMIT_US = 20.0
 EVICTING = 48 << 20

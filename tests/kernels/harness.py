@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from reefd import _engine
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 Array = NDArray[np.float32]
 INSTRUCTION_SETS: list[str] = _engine.instruction_sets()
 

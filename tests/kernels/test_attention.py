@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
+
+from .harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
 
 TOLERANCE = 5e-6
 

@@ -11,8 +11,7 @@ import pytest
 
 from reefd.bench import models
 from reefd.bench.daemon import BenchError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import ROOT
 
 
 def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
 from onnx import helper, numpy_helper
+
+from .harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
 
 TOLERANCE = 1e-5
 

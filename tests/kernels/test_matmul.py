@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
 from onnx import helper
 
 from reefd import _engine
+
+from .harness import INSTRUCTION_SETS, Array, Instance, RefusedError, check_schedules, difference
 
 TOLERANCE = 1e-5
 

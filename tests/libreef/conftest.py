@@ -1,35 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds libreef the way a C user gets it, and the peer that plays the daemon, once for all tests here."""
 
-import os
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-WARNINGS = ["-O2", "-g", "-Wall", "-Wextra", "-Werror"]
+from tests import ROOT
 
-
-def sh(*command: str | Path, **environment: str) -> str:
-    """Runs a command that must succeed and returns what it printed."""
-    done = subprocess.run(command, text=True, capture_output=True, env={**os.environ, **environment})
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Installed:
-    """libreef installed under a prefix, as its users have it."""
-
-    prefix: Path
-    flags: list[str]
-    environment: dict[str, str]
+from .installed import WARNINGS, Installed, sh
+from .peer import Peer
 
 
 @pytest.fixture(scope="session")
@@ -48,38 +29,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 @pytest.fixture(scope="session")
 def peer_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("peer") / "peer"
-    sh("gcc", "-std=c11", *WARNINGS, f"-I{ROOT}/libreef/include", HERE / "peer.c", "-o", program)
+    sh("gcc", "-std=c11", *WARNINGS, f"-I{ROOT}/libreef/include", ROOT / "tests/libreef/peer.c", "-o", program)
     return program
-
-
-class Peer:
-    """The stand-in daemon: started, killed and started again on the same directory."""
-
-    def __init__(self, program: Path, directory: Path) -> None:
-        self.program = program
-        self.directory = directory
-        self.socket = directory / "s"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *options: str) -> None:
-        self.kill()
-        self.socket.unlink(missing_ok=True)
-        command = [self.program, f"--dir={self.directory}", f"--socket={self.socket}", *options]
-        self.process = subprocess.Popen(command)
-        end = time.monotonic() + 20
-        while not self.socket.exists():
-            assert time.monotonic() < end and self.process.poll() is None, "the peer did not come up"
-            time.sleep(0.001)
-
-    def signal(self, number: int) -> None:
-        assert self.process
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture

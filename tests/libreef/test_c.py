@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HERE, ROOT, Installed, sh
 
-PROGRAMS = sorted(path.stem.removeprefix("test_") for path in (HERE / "c").glob("test_*.c"))
+from tests import ROOT
+
+from .installed import Installed, sh
+
+PROGRAMS = sorted(path.stem.removeprefix("test_") for path in (ROOT / "tests/libreef/c").glob("test_*.c"))
 CONFIGURATIONS = {
     "wait": {},
     "spin": {"REEF_TEST_SPIN": "1"},
@@ -36,7 +39,7 @@ def test_program(
     peer_program: Path,
     short_directory: Path,
 ) -> None:
-    source = HERE / "c" / f"test_{program}.c"
+    source = ROOT / "tests/libreef/c" / f"test_{program}.c"
     more: list[str] = []
     if program == "crc":
         more = [*map(str, (ROOT / "libreef" / "src").glob("*.c")), '-DREEF_VERSION="test"']

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Peer
 
 import libreef
 from libreef import Client
+
+from .peer import Peer
 
 IMAGE = np.arange(16, dtype=np.float32).reshape(8, 2) * 3 + 1
 

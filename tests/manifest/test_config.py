@@ -11,8 +11,9 @@ import pytest
 
 from reefd import config
 from reefd.config import Config, ConfigError
+from tests import ROOT
 
-SHIPPED = Path(__file__).parents[2] / "systemd/reefd.yaml"
+SHIPPED = ROOT / "systemd/reefd.yaml"
 
 
 def test_the_shipped_file_has_every_key_commented_at_its_default(tmp_path: Path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from reefd import manifest, yamlfile
 from reefd.manifest import Manifest, ManifestError
+from tests import ROOT
 
 GOOD = """\
 version: 1
@@ -213,14 +214,14 @@ def test_what_is_no_file_is_refused(tmp_path: Path):
 
 
 def test_the_documentation_names_every_key():
-    text = (Path(__file__).parents[2] / "docs/manifest.md").read_text()
+    text = (ROOT / "docs/manifest.md").read_text()
     keys = [f.encode_name for f in msgspec.structs.fields(Manifest)]
     keys += [f.encode_name for cls in (manifest.Bounds, manifest.Allow) for f in msgspec.structs.fields(cls)]
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 def test_the_examples_of_the_documentation_are_good():
-    text = (Path(__file__).parents[2] / "docs/manifest.md").read_text()
+    text = (ROOT / "docs/manifest.md").read_text()
     examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert examples
     for example in examples:

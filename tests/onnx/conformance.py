@@ -5,7 +5,7 @@ A test is static when every shape is known once the operands that decide shapes 
 what passed, what is unsupported (by operator), and what failed; then compares the light_* networks, with random
 weights, with ONNX Runtime. Exits 1 when anything failed.
 
-    python tests/onnx/conformance.py [--filter TEXT] [--verbose] [--json FILE]
+    python -m tests.onnx.conformance [--filter TEXT] [--verbose] [--json FILE]
 """
 
 import argparse
@@ -229,8 +229,7 @@ def main() -> int:
 
 def _networks() -> list[str]:
     """The light_* networks that differ from ONNX Runtime by more than 1e-4 of the largest value."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "compiler"))
-    import light
+    from . import light
 
     differences = {name: light.compare(name) for name in light.NAMES}
     for name, value in differences.items():

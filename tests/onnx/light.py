@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import oracle
 from onnx import helper, numpy_helper
+
+from tests.compiler import oracle
 
 FOLDER = Path(onnx.__file__).parent / "backend/test/data/light"
 NAMES = sorted(path.stem.removeprefix("light_") for path in FOLDER.glob("light_*.onnx"))

@@ -4,10 +4,11 @@
 import collections
 import re
 
-import conformance
 import pytest
 
 from reefd import _engine
+
+from . import conformance
 
 # Why a static test of a supported operator may be refused all the same.
 ACCEPTED = re.compile(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real topologies with random weights agree with ONNX Runtime. `make test-onnx` compares the large ones too."""
 
-import light
 import pytest
+
+from . import light
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v2"])

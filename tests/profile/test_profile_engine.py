@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profiling runs the very blocks that are served: all of them, with the same bits, past every check point."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,8 +8,9 @@ from reefd import resource
 from reefd._engine import CpuDevice, Model
 from reefd.compiler import compile_model
 from reefd.resource.load import model_spec
+from tests import ROOT
 
-NETWORK = Path(__file__).parents[2] / "resource/onnx/person_detector.onnx"
+NETWORK = ROOT / "resource/onnx/person_detector.onnx"
 
 
 class Loaded:

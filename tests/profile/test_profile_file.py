@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from small import MACHINE, profile_of, write_model
 
 from reefd import resource
 from reefd.resource.profile import Padding, Segment
+
+from .small import MACHINE, profile_of, write_model
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from small import profile_of, write_model
 
 from reefd import manifest, resource
 from reefd._engine import Engine
@@ -18,6 +17,8 @@ from reefd.profile import machine
 from reefd.resource.profile import KernelProfile, Machine, Padding, Profile, Segment
 from reefd.resources import Store
 from reefd.tasks import Tasks
+
+from .small import profile_of, write_model
 
 BE = "version: 1\ntask: t\nclass: be\nmodel: small\n"
 

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import ROOT, Machine, package
+
+from tests import ROOT
+
+from .machine import Machine, package
 
 SIN = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: sin\nslots: 2\n"
 

@@ -8,9 +8,11 @@ import subprocess
 import time
 
 import pytest
-from machine import ROOT, Machine, package
 
 from reefd import journal
+from tests import ROOT
+
+from .machine import Machine, package
 
 pytestmark = pytest.mark.systemd
 

@@ -4,13 +4,13 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from reefd import journal
+from tests import ROOT
 
-SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
+SYSTEMD = ROOT / "systemd"
 EXPOSURE = 3.0
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reefd.compiler import compile_model
+from tests import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -17,7 +18,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A resource folder."""
     folder = tmp_path_factory.mktemp("tools") / "person_detector"
-    compile_model(Path(__file__).parents[2] / "resource/onnx/person_detector.onnx", folder)
+    compile_model(ROOT / "resource/onnx/person_detector.onnx", folder)
     return folder
 
 
