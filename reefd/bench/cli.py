@@ -4,14 +4,42 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from reefd.bench.report import Case
 
 app = App(name="bench", help="Measure what reefd costs and what it protects, beside its peers, in one run.")
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON object instead of a table.")]
+
+
+T = TypeVar("T")
+
+
+def _measured(verb: str, measure: Callable[[], T]) -> T | None:
+    """What was measured. None, and the reason on stderr, where it cannot be."""
+    from reefd.bench.daemon import BenchError
+
+    try:
+        return measure()
+    except BenchError as error:
+        print(f"reefctl bench {verb}: {error}", file=sys.stderr)
+        return None
+
+
+def _reported(verb: str, measure: Callable[[], tuple[list[Case], dict[str, float], list[str]]], as_json: bool) -> int:
+    """Prints cases, ratios and notes; the exit code."""
+    from reefd.bench.report import print_report
+
+    if (result := _measured(verb, measure)) is None:
+        return 1
+    print_report(*result, as_json=as_json)
+    return 0
 
 
 @app.command
@@ -24,16 +52,8 @@ def ring(*, json: Json = False, scale: float = 1.0) -> int:
         Share of the usual number of rounds, for a quick look.
     """
     from reefd.bench import ring as bench
-    from reefd.bench.daemon import BenchError
-    from reefd.bench.report import print_report
 
-    try:
-        cases, ratios, notes = bench.measure(scale)
-    except BenchError as error:
-        print(f"reefctl bench ring: {error}", file=sys.stderr)
-        return 1
-    print_report(cases, ratios, notes, as_json=json)
-    return 0
+    return _reported("ring", lambda: bench.measure(scale), json)
 
 
 @app.command
@@ -56,16 +76,8 @@ def beside(
         Where the compiled networks are (`make resources`).
     """
     from reefd.bench import beside as bench
-    from reefd.bench.daemon import BenchError
-    from reefd.bench.report import print_report
 
-    try:
-        cases, ratios, notes = bench.measure(requests, rate, resource_dir)
-    except BenchError as error:
-        print(f"reefctl bench beside: {error}", file=sys.stderr)
-        return 1
-    print_report(cases, ratios, notes, as_json=json)
-    return 0
+    return _reported("beside", lambda: bench.measure(requests, rate, resource_dir), json)
 
 
 @app.command
@@ -94,18 +106,19 @@ def preempt(
         Where the compiled networks are (`make resources`).
     """
     from reefd.bench import preempt as bench
-    from reefd.bench.daemon import BenchError
     from reefd.bench.report import print_report
 
-    try:
-        result = bench.measure(
-            parts.split(",") if parts else bench.PARTS,
-            policies.split(",") if policies else bench.POLICIES,
-            scale,
-            resource_dir,
+    if (
+        result := _measured(
+            "preempt",
+            lambda: bench.measure(
+                parts.split(",") if parts else bench.PARTS,
+                policies.split(",") if policies else bench.POLICIES,
+                scale,
+                resource_dir,
+            ),
         )
-    except BenchError as error:
-        print(f"reefctl bench preempt: {error}", file=sys.stderr)
+    ) is None:
         return 1
     notes = [f"{key}: {value}" for key, value in result.facts.items()]
     print_report(result.cases, result.ratios, notes, as_json=json, facts={"device": device, **result.facts})
@@ -132,16 +145,8 @@ def interference(
         Where the compiled networks are (`make resources`).
     """
     from reefd.bench import interference as bench
-    from reefd.bench.daemon import BenchError
-    from reefd.bench.report import print_report
 
-    try:
-        cases, ratios, notes = bench.measure(requests, rate, resource_dir)
-    except BenchError as error:
-        print(f"reefctl bench interference: {error}", file=sys.stderr)
-        return 1
-    print_report(cases, ratios, notes, as_json=json)
-    return 0
+    return _reported("interference", lambda: bench.measure(requests, rate, resource_dir), json)
 
 
 @app.command
@@ -154,16 +159,8 @@ def death(*, json: Json = False, rounds: int = 30) -> int:
         Daemons to kill.
     """
     from reefd.bench import death as bench
-    from reefd.bench.daemon import BenchError
-    from reefd.bench.report import print_report
 
-    try:
-        cases, ratios, notes = bench.measure(rounds)
-    except BenchError as error:
-        print(f"reefctl bench death: {error}", file=sys.stderr)
-        return 1
-    print_report(cases, ratios, notes, as_json=json)
-    return 0
+    return _reported("death", lambda: bench.measure(rounds), json)
 
 
 @app.command
@@ -198,13 +195,14 @@ def models(
         Where the networks are written and compiled.
     """
     from reefd.bench import models as bench
-    from reefd.bench.daemon import BenchError
     from reefd.bench.report import print_report
 
-    try:
-        result = bench.measure(models.split(",") if models else bench.MODELS, threads, seconds, folder, realtime)
-    except BenchError as error:
-        print(f"reefctl bench models: {error}", file=sys.stderr)
+    if (
+        result := _measured(
+            "models",
+            lambda: bench.measure(models.split(",") if models else bench.MODELS, threads, seconds, folder, realtime),
+        )
+    ) is None:
         return 1
     facts = result.facts
     notes = [f"geometric mean: {facts['geometric_mean']:.2f}, worst {facts['worst']:.2f}, {device} against {against}"]
@@ -222,11 +220,8 @@ def schedule(*, json: Json = False, samples: int = 400) -> int:
         Spans of simulated time for each point of the curves.
     """
     from reefd.bench import schedule as bench
-    from reefd.bench.report import print_report
 
-    cases, ratios, notes = bench.measure(samples)
-    print_report(cases, ratios, notes, as_json=json)
-    return 0
+    return _reported("schedule", lambda: bench.measure(samples), json)
 
 
 @app.command
@@ -257,15 +252,18 @@ def gpu(
     from json import dumps
 
     from reefd.bench import gpu as bench
-    from reefd.bench.daemon import BenchError
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    try:
-        result = bench.measure(folder, networks.split(",") if networks else bench.NETWORKS, torch, rounds, seconds, say)
-    except BenchError as error:
-        print(f"reefctl bench gpu: {error}", file=sys.stderr)
+    if (
+        result := _measured(
+            "gpu",
+            lambda: bench.measure(
+                folder, networks.split(",") if networks else bench.NETWORKS, torch, rounds, seconds, say
+            ),
+        )
+    ) is None:
         return 1
     print(dumps(result, indent=None if json else 1))
     return 0

@@ -54,7 +54,7 @@ class HostKernels:
             _NAMESPACE + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir())),
         )
         source = f"#define reef_host {_NAMESPACE}\n" + kernel_source(kernels, "host")
-        self.library = _load(lambda: compile_source(source, "host"), source)
+        self.entries = _load(lambda: compile_source(source, "host"), source)
         self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
         self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self.queue_epoch, self.window_epoch, self.progress = (np.array(i, np.uint32) for i in ([1], [1, 0], [0]))
@@ -76,7 +76,7 @@ class HostKernels:
         self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False
     ) -> None:
         kernel = self.kernels[index]
-        entry = getattr(self.library, kernel.name + ("_p" if preemptible else ""))
+        entry = getattr(self.entries, kernel.name + ("_p" if preemptible else ""))
         pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
         place = self.place(index)
         self.runtime.reef_host_launch(
@@ -94,7 +94,7 @@ class HostKernels:
         """The end of a window that went to the last kernel."""
         count, mark = ctypes.c_uint32(6), ctypes.c_uint32()
         args = (ctypes.c_void_p * 8)(ctypes.addressof(count), ctypes.addressof(mark))
-        self.library.reef_window_end(args, ctypes.byref(self.place(len(self.kernels))))
+        self.entries.reef_window_end(args, ctypes.byref(self.place(len(self.kernels))))
         assert count.value == mark.value == 7
 
     def kernel_done(self, index: int) -> bool:

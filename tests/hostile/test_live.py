@@ -205,7 +205,7 @@ def test_two_processes_on_one_session_harm_nobody_else(daemon):
         daemon.wait_for(lambda: len(daemon.regions()) == 2)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+@pytest.mark.skipif(os.geteuid() != 0, reason="run as root: it needs two users")
 def test_another_user_reaches_no_tensor(daemon):
     """Neither by the name of the region nor through /proc of the client or the daemon."""
     session = Session(str(daemon.socket), "be")

@@ -36,7 +36,7 @@ def test_a_region_that_changes_between_check_and_use():
     assert entries >= ENTRIES // 10 and quarantines > 0 and served > 0
 
 
-@pytest.mark.skipif(clang() is None, reason="needs clang++ with libFuzzer")
+@pytest.mark.skipif(clang() is None, reason="needs clang++ with libFuzzer: apt-get install clang")
 def test_guided_by_coverage(tmp_path):
     program = build("turn_libfuzzer")
     options = [f"-max_total_time={SECONDS}", "-max_len=600", "-print_final_stats=1", f"-seed={SEED}"]

@@ -23,7 +23,7 @@ SIN = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: sin\nslots: 2\n"
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine without the package."""
     if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists():
-        pytest.skip("needs root and systemd")
+        pytest.skip("run as root where systemd is installed: make test-systemd")
     folder = tmp_path_factory.mktemp("machine")
     machine = Machine(folder, tmp_path_factory.mktemp("log") / "boot")
     yield machine

@@ -12,7 +12,9 @@ from tests import ROOT
 
 SYSTEMD = ROOT / "systemd"
 EXPOSURE = 3.0
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+needs_systemd = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="needs systemd-analyze: apt-get install systemd"
+)
 
 
 @needs_systemd
@@ -40,7 +42,7 @@ def test_every_message_id_is_explained_and_every_explanation_used():
     assert len(set(entries)) == len(entries)
 
 
-@pytest.mark.skipif(not shutil.which("journalctl"), reason="journalctl is not installed")
+@pytest.mark.skipif(not shutil.which("journalctl"), reason="needs journalctl: apt-get install systemd")
 def test_the_catalog_compiles(tmp_path):
     folder = tmp_path / "usr/lib/systemd/catalog"
     folder.mkdir(parents=True)
