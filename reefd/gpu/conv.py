@@ -50,6 +50,33 @@ class ConvShape(NamedTuple):
             (self.w + left + right - extent[1]) // self.strides[1] + 1,
         )
 
+    def window_constants(self) -> dict[str, Value]:
+        """What a kernel's source says of the window."""
+        return {
+            "KH": self.kernel[0],
+            "KW": self.kernel[1],
+            "SH": self.strides[0],
+            "SW": self.strides[1],
+            "PT": self.pads[0],
+            "PL": self.pads[1],
+            "DH": self.dilations[0],
+            "DW": self.dilations[1],
+        }
+
+    def end_constants(self, residual_pitch: int) -> dict[str, Value]:
+        """What a kernel's source says of the epilogue; the pitch in channels."""
+        return {
+            "BIAS": self.bias,
+            "RESIDUAL": self.residual > 0,
+            "R_CHANNELS": self.residual,
+            "R_PITCH": residual_pitch,
+            "PRELU": self.prelu,
+            "ACTIVATION": f"Activation::{self.activation}",
+            "ACTIVATION_FIRST": self.activation_first,
+            "ALPHA": float(self.alpha),
+            "BETA": float(self.beta),
+        }
+
     @property
     def depth(self) -> int:
         return self.kernel[0] * self.kernel[1] * self.c
@@ -128,15 +155,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         "Y_PITCH": y_pitch,
         "Y_NCHW": shape.y_nchw,
         "Y_WIDE": y_wide,
-        "BIAS": shape.bias,
-        "RESIDUAL": shape.residual > 0,
-        "R_CHANNELS": shape.residual,
-        "R_PITCH": residual_pitch,
-        "PRELU": shape.prelu,
-        "ACTIVATION": f"Activation::{shape.activation}",
-        "ACTIVATION_FIRST": shape.activation_first,
-        "ALPHA": float(shape.alpha),
-        "BETA": float(shape.beta),
+        **shape.end_constants(residual_pitch),
         "PARTS": tile.parts,
     }
     constants: dict[str, Value] = {
@@ -146,14 +165,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         "H": shape.h,
         "W": shape.w,
         "C": shape.c,
-        "KH": shape.kernel[0],
-        "KW": shape.kernel[1],
-        "SH": shape.strides[0],
-        "SW": shape.strides[1],
-        "PT": shape.pads[0],
-        "PL": shape.pads[1],
-        "DH": shape.dilations[0],
-        "DW": shape.dilations[1],
+        **shape.window_constants(),
         "X_PITCH": x_pitch,
         "X_NCHW": shape.x_nchw,
         "GATHER": gather,
