@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the daemon in the foreground until it is stopped. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="reefd", description="The daemon that owns the device.", allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.default_file()})")
-    parser.add_argument("--device", metavar="auto|cpu", help="the device that models run on")
+    parser.add_argument("--device", metavar="auto|cpu|cuda|hip", help="the device that models run on")
     parser.add_argument("--instance", metavar="NAME", help="name of this daemon among others on the same machine")
     parser.add_argument("--runtime-dir", metavar="DIR", help="where the sockets are")
     parser.add_argument("--manifest-dir", metavar="DIR", help="where the manifests are")

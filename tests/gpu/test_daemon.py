@@ -37,8 +37,11 @@ class Daemon:
         (folder / "tasks.d").mkdir(exist_ok=True)
         (folder / "tasks.d/rt.yaml").write_text(f"version: 1\ntask: rt\nclass: rt\nmodel: {model}\nslots: 2\n")
         (folder / "tasks.d/be.yaml").write_text(f"version: 1\ntask: be\nclass: be\nmodel: {model}\nslots: 2\n")
+        # The driver's kernels run on this machine's processors: on a busy one they are slow, not stuck.
+        (folder / "reefd.yaml").write_text("device_timeout: 60 s\n")
         library = str(standin.build(kind).parent)
-        command = [sys.executable, "-m", "reefd", "--instance", f"gpu-{os.getpid()}", "--runtime-dir", str(folder)]
+        command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
+        command += ["--instance", f"gpu-{os.getpid()}", "--runtime-dir", str(folder)]
         command += ["--device", kind, "--manifest-dir", str(folder / "tasks.d"), "--resource-dir", str(resources)]
         self.log = folder / "log"
         with self.log.open("a") as log:
@@ -87,7 +90,7 @@ def infer(client: Client, inputs: list[np.ndarray]) -> list[np.ndarray]:
     with client.loan() as loan:
         for tensor, values in zip(loan.inputs.values(), inputs, strict=True):
             tensor[:] = values
-        return [np.array(output.array) for output in loan.infer().values()]
+        return [np.array(output.array) for output in loan.infer(timeout=60.0).values()]
 
 
 @pytest.mark.parametrize(("kind", "options"), [("cuda", {}), ("cuda", {"REEF_STANDIN_NO_REGISTER": "1"}), ("hip", {})])
