@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the names in a manifest to compiled models: where they lie, what is wrong with them, and their signature.
-
-The room that reads a resource (reefd.resource) needs numpy. It is imported when the first model is loaded, so that a
-daemon without models stays small.
-"""
+"""From the names in a manifest to compiled models: where they lie, what is wrong with them, and their signature."""
 
 from __future__ import annotations
 

@@ -150,17 +150,19 @@ def interference(
 
 
 @app.command
-def death(*, json: Json = False, rounds: int = 30) -> int:
-    """How soon a client that waits knows that its daemon was killed.
+def death(*, json: Json = False, rounds: int = 30, resource_dir: Path = Path("build/resource")) -> int:
+    """How soon a client that waits knows that its daemon was killed, and how soon it is served again.
 
     Parameters
     ----------
     rounds
-        Daemons to kill.
+        Daemons to kill, for each of three figures.
+    resource_dir
+        Where the compiled networks are (`make resources`).
     """
     from reefd.bench import death as bench
 
-    return _reported("death", lambda: bench.measure(rounds), json)
+    return _reported("death", lambda: bench.measure(rounds, resource_dir), json)
 
 
 @app.command

@@ -9,14 +9,19 @@
 
 `read` trusts nothing: whatever it returns has been hashed, bounded (check.py), and each of its kernel instances can be
 stopped and begun again, some of them only by saving first what they update (restorable.py). `load.model_spec`
-turns that into what the engine loads. `write` makes the folder whole or not at all.
+turns that into what the engine loads. `write` makes the folder whole or not at all; it is imported when it is used: a
+daemon writes none.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile
 from reefd.resource.read import Resource, read, read_code
 from reefd.resource.schema import Kernel, ModelFile, Source, Storage
-from reefd.resource.write import write, write_profile
+
+if TYPE_CHECKING:
+    from reefd.resource.writing import write, write_profile
 
 __all__ = [
     "Kernel",
@@ -31,3 +36,11 @@ __all__ = [
     "write",
     "write_profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("write", "write_profile"):
+        from reefd.resource import writing
+
+        return getattr(writing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,14 +5,19 @@ Bounds and sizes first. Then what each kernel instance reads and writes: as its 
 the result depend on the order of its blocks (restorable.py). Then order: nothing is read before it was written.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from reefd.resource import restorable
 from reefd.resource.ranges import Ranges
 from reefd.resource.restorable import Fault
 from reefd.resource.schema import ALIGNMENT, ITEM_SIZES, MAX_RANK, VERSION, Kernel, ModelFile, Storage
+from reefd.resource.tensors import described
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_STORAGES = 200_000
 MAX_KERNELS = 100_000
@@ -53,16 +58,15 @@ def weights(file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
     wanted = {storage.name: storage for storage in owned}
     if len(wanted) != len(owned):
         raise Fault("two weights have the same name")
+    found = described(arrays)
     for name, storage in wanted.items():
-        array = arrays.get(name)
-        if array is None:
+        if name not in found:
             raise Fault(f"weight {name!r} is not in the weight file")
-        if array.dtype.name != storage.stype or list(array.shape) != storage.shape:
-            raise Fault(
-                f"weight {name!r} is {storage.stype} {storage.shape} here, {array.dtype.name} {list(array.shape)} there"
-            )
-    if len(arrays) != len(wanted):
-        raise Fault(f"the weight file holds {min(set(arrays) - set(wanted))!r}, which no storage names")
+        dtype, shape = found[name]
+        if dtype != storage.stype or shape != storage.shape:
+            raise Fault(f"weight {name!r} is {storage.stype} {storage.shape} here, {dtype} {shape} there")
+    if len(found) != len(wanted):
+        raise Fault(f"the weight file holds {min(set(found) - set(wanted))!r}, which no storage names")
 
 
 def _name(what: str, name: str) -> None:

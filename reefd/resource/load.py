@@ -4,6 +4,7 @@
 from reefd._engine import ModelSpec
 from reefd.resource.read import Resource
 from reefd.resource.restorable import accesses
+from reefd.resource.tensors import buffer_of
 
 
 def model_spec(resource: Resource) -> ModelSpec:
@@ -14,7 +15,7 @@ def model_spec(resource: Resource) -> ModelSpec:
         owned = storage.kind == "weight" and storage.base < 0
         spec.add_storage(
             storage.name, storage.kind, storage.stype, storage.shape, storage.offset,
-            resource.weights[storage.name].data if owned else None, storage.base,
+            buffer_of(resource.weights, storage.name) if owned else None, storage.base,
         )  # fmt: skip
     for kernel in model.kernels:
         spec.add_kernel(kernel.name, kernel.op, kernel.args, accesses(kernel), kernel.attributes)

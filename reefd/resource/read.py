@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a resource folder. Every file is read once into memory, and what was hashed is what is used."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from reefd.resource import check, profile, tensors
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile
 from reefd.resource.schema import ModelFile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MODEL = "model.json"
 WEIGHTS = "model.safetensors"
@@ -33,7 +39,7 @@ class Resource:
 
     path: Path
     model: ModelFile
-    weights: dict[str, np.ndarray]
+    weights: Mapping[str, np.ndarray]
     digest: str  # of the two: names exactly this build
     profiles: dict[str, Profile] = field(default_factory=dict)  # by device: what was measured, which may be stale
 
@@ -54,7 +60,7 @@ def read(folder: Path | str) -> Resource:
     finally:
         os.close(directory)
     model = _parse_model(folder / MODEL, document)
-    weights = tensors.parse(folder / WEIGHTS, weight_file)
+    weights: Mapping[str, np.ndarray] = tensors.parse(folder / WEIGHTS, weight_file)
     if model.precision == "float16":
         weights = tensors.widened(weights, {storage.name: storage.stype for storage in model.storage})
     try:
@@ -74,7 +80,7 @@ def code_name(processor: str) -> str:
     return f"code.{processor}.safetensors"
 
 
-def read_code(resource: Resource, processor: str) -> dict[str, np.ndarray] | None:
+def read_code(resource: Resource, processor: str) -> Mapping[str, np.ndarray] | None:
     """The code objects for a GPU, by the names of the kernels in each; None where the model was not compiled for it.
     ResourceError: damaged, or the folder is another build by now."""
     name = code_name(processor)

@@ -9,7 +9,6 @@
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 VERSION = 1
 ALIGNMENT = 64  # of arena offsets, in bytes
@@ -21,11 +20,8 @@ Precision = Literal["float32", "float16"]
 Attribute = int | float | str | list[int | float]
 
 ITEM_SIZES = {
-    name: np.dtype(name).itemsize
-    for name in (
-        "float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
-        "bool",
-    )
+    "float32": 4, "float16": 2, "float64": 8, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4,
+    "uint16": 2, "uint8": 1, "bool": 1,
 }  # fmt: skip
 
 

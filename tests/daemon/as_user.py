@@ -6,6 +6,7 @@ The interpreter may lie where that user cannot read, so everything is imported b
 
 import difflib  # noqa: F401
 import os
+import shutil  # noqa: F401
 import sys
 
 import numpy  # noqa: F401

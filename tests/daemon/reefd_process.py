@@ -74,12 +74,13 @@ class Reefd:
             *self.options,
         ]
         program = ["-m", "reefd"] if self.user is None else [AS_USER, self.user, "reefd"]
+        # As it is installed: compiled once, not in every start.
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        command = [sys.executable, *map(str, program), *map(str, arguments)]
         with self.log_file.open("a") as log:
             log.write("---- start\n")
             log.flush()
-            self.process = subprocess.Popen(
-                [sys.executable, *map(str, program), *map(str, arguments)], stderr=log, stdout=log, cwd=ROOT
-            )
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, cwd=ROOT, env=environment)
         if wait:
             self.wait_for_log("ready:")
 

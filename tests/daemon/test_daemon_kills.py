@@ -18,6 +18,7 @@ from .reefd_process import ECHO, Reefd
 
 KILLS = int(os.environ.get("REEF_KILLS", "50"))
 CLIENT_KILLS = int(os.environ.get("REEF_CLIENT_KILLS", "300"))
+OUTAGE_NS = 20_000_000  # load_client.py's: a shorter pause is none
 SEED = int(os.environ.get("REEF_SEED", "1"))
 MANIFESTS = {
     "echo.yaml": ECHO,
@@ -47,7 +48,8 @@ def service_back(outages_ns: list[tuple[int, int]], kills_ns: list[int]) -> list
     """For each kill whose successor was not killed before it answered: the time to the first completion, sorted."""
     back = []
     for before, after in outages_ns:
-        last = max((kill for kill in kills_ns if before <= kill < after), default=None)
+        # What was completed before the kill may be taken after it.
+        last = max((kill for kill in kills_ns if before - OUTAGE_NS <= kill < after), default=None)
         if last is not None:
             back.append(after - last)
     return sorted(back)

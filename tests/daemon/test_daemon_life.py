@@ -147,3 +147,10 @@ def test_the_daemon_imports_nothing_heavy(start):
     daemon = start()
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert not [name for name in ("numpy", "onnx", "cyclopts", "rich") if f"/{name}/" in maps]
+
+
+def test_a_daemon_that_serves_networks_has_not_imported_numpy(start):
+    """A third of a restart would be numpy: the weights go to the engine as the bytes that they are."""
+    daemon = start({"face.yaml": "version: 1\ntask: face\nclass: be\nmodel: face_detector\n"})
+    maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    assert "_engine" in maps and "numpy" not in maps

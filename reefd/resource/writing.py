@@ -2,6 +2,8 @@
 """Writing a resource folder: whole, in a temporary sibling, then renamed into place, so a reader never sees half of
 one."""
 
+from __future__ import annotations
+
 import ctypes
 import hashlib
 import os
@@ -9,15 +11,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from reefd.resource import check, tensors
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile, file_name
 from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, code_name, read, read_sums
 from reefd.resource.schema import ModelFile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
