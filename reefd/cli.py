@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """reefctl: the frame. Each verb lives in a module of its own, imported when it is used, so that `status` stays quick.
 
-A verb returns its exit code: 0 good, 1 a problem that it printed.
+Exit codes: 0 good; 1 a problem, printed to stderr; 2 an argument that makes no sense; 130 and 143 interrupted.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from cyclopts import App
@@ -34,9 +35,13 @@ for verb, (place, purpose) in VERBS.items():
 
 def main() -> None:
     """The entry point: runs one verb and exits with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleaned up
     try:
         code = app()
     except BrokenPipeError:  # `reefctl status | head`
         sys.stderr.close()
         code = 0
+    except OSError as error:  # a full disk, no permission: the text names the file
+        print(f"reefctl: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 
 from libreef import Client
 from libreef.tensor import Tensors
+from reefd.bench import child
 from reefd.bench.daemon import BenchError
 
 FIFO_PRIORITY = 10  # of a real-time client: that of the workers, below the engine
@@ -106,10 +106,10 @@ class Load:
         self._task = task
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
-        self._process = subprocess.Popen(
+        self._process = child.start(
             [sys.executable, "-m", "reefd.bench.clients", task, str(in_flight)],
             stdout=writer,
-            env=os.environ | {"REEF_SOCKET": str(socket)},
+            environment=os.environ | {"REEF_SOCKET": str(socket)},
         )
         os.close(writer)
 

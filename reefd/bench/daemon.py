@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from reefd.bench import child
+from reefd.regions import SHM
+
 Spinning = Literal["auto", "always", "never"]
 
 
@@ -48,10 +51,11 @@ class PrivateDaemon:
         keys = {"spinning": spinning, **(settings or {})}
         (folder / "reefd.yaml").write_text("".join(f"{key}: {value}\n" for key, value in keys.items()))
         self._cpus = cpus
+        self._instance = f"bench-{os.getpid()}{suffix}"
         self._command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
         self._command += [
             "--instance",
-            f"bench-{os.getpid()}{suffix}",
+            self._instance,
             "--runtime-dir",
             str(folder),
             "--device",
@@ -76,7 +80,7 @@ class PrivateDaemon:
         # As it is installed: compiled once, not in every start.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         try:
-            return subprocess.Popen(self._command, env=environment)
+            return child.start(self._command, environment=environment, parting=signal.SIGTERM)
         finally:
             os.sched_setaffinity(0, own)
 
@@ -90,16 +94,21 @@ class PrivateDaemon:
 
     def __enter__(self) -> PrivateDaemon:
         self._process = self._start()
+        try:
+            self._wait_for_socket(self._process)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _wait_for_socket(self, process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + 60
         while not self.socket.exists():
-            if self._process.poll() is not None:
-                self._folder.cleanup()
-                raise BenchError(f"the private daemon ended with code {self._process.returncode}; see its words above")
+            if process.poll() is not None:
+                raise BenchError(f"the private daemon ended with code {process.returncode}; see its words above")
             if time.monotonic() > end:
-                self.__exit__(None, None, None)
                 raise BenchError("the private daemon did not open its socket within 60 s")
             time.sleep(0.02)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -112,4 +121,6 @@ class PrivateDaemon:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        for left in SHM.glob(f"reef.{self._instance}.*"):  # a daemon that was killed leaves them to its successor
+            left.unlink(missing_ok=True)
         self._folder.cleanup()

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from reefd.bench import child
 from reefd.bench.clients import Load
 from reefd.bench.daemon import BenchError, PrivateDaemon
 from reefd.bench.report import Case, case
-from reefd.regions import SHM
 
 MODEL, LOAD = "iris", "face_detector"
 RT_TASK, BE_TASK = "bench-rt", "bench-be"
@@ -51,13 +51,9 @@ def measure(rounds: int, resource_dir: Path) -> tuple[list[Case], dict[str, floa
     for model in (MODEL, LOAD):
         if not (resource_dir / model / "model.json").exists():
             raise BenchError(f"there is no {model} in {resource_dir}: run `make resources`, or name --resource-dir")
-    try:
-        woken = np.array([_woken("wait") for _ in range(rounds)])
-        polled = np.array([_woken("poll") for _ in range(rounds)])
-        served, floor = _served(rounds, resource_dir.resolve())
-    finally:
-        for left in SHM.glob(f"reef.bench-{os.getpid()}.*"):  # the last one had no successor
-            left.unlink()
+    woken = np.array([_woken("wait") for _ in range(rounds)])
+    polled = np.array([_woken("poll") for _ in range(rounds)])
+    served, floor = _served(rounds, resource_dir.resolve())
     cases = [
         case("SIGKILL to -ENOTCONN", woken),
         case("SIGKILL to poll(reef_fd)", polled),
@@ -70,7 +66,7 @@ def measure(rounds: int, resource_dir: Path) -> tuple[list[Case], dict[str, floa
 
 def _client(how: str, socket: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "reefd.bench.death", how, str(socket)]
-    client = subprocess.Popen(command, stdout=subprocess.PIPE)
+    client = child.start(command, stdout=subprocess.PIPE)
     assert client.stdout is not None
     if client.stdout.readline() != b"ready\n":
         raise BenchError(f"a client that should {how} could not: see its words above")

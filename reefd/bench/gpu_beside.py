@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from libreef import Client
+from reefd.bench import child
 from reefd.bench.daemon import BenchError, PrivateDaemon
 
 RT_MODEL = "resnet50-float16"
@@ -58,7 +58,7 @@ class _Load:
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         command = [sys.executable, "-m", "reefd.bench.gpu_beside"]
-        self._processes = [subprocess.Popen([*command, task], stdout=writer) for task in tasks]
+        self._processes = [child.start([*command, task], stdout=writer) for task in tasks]
         os.close(writer)
         end = time.monotonic() + 30
         while self.answers() == 0:

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from libreef import Client
+from reefd.bench import child
 from reefd.bench.beside import SETTLE_S, WINDOW_S
 from reefd.bench.clients import RealTime, real_time_class
 from reefd.bench.daemon import BenchError, PrivateDaemon
@@ -44,7 +45,7 @@ def measure(requests: int, rate: float, resource_dir: Path) -> tuple[list[Case],
     place = [resource_dir.resolve()]
     with real_time_class(), PrivateDaemon(MANIFESTS, resource_dirs=place, log_level="error") as daemon:
         command = [sys.executable, "-m", "reefd.bench.hostile", str(daemon.socket), BE_TASK]
-        attackers = [subprocess.Popen([*command, kind]) for kind in KINDS]
+        attackers = [child.start([*command, kind]) for kind in KINDS]
         try:
             with Client(RT_TASK, socket=daemon.socket, timeout=10.0) as client:
                 windows = RealTime(client)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from reefd import bench
+from reefd.bench import child
 from reefd.bench.daemon import BenchError, PrivateDaemon, Spinning
 from reefd.bench.report import Case, case
 
@@ -69,10 +70,10 @@ def _ring_client() -> Path:
 
 def _times(command: list[str | Path], environment: Mapping[str, str] | None = None) -> np.ndarray:
     """Runs a client that writes uint32 nanoseconds to its standard output."""
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        raise BenchError(f"{command[0]} ended with code {done.returncode}; see its words above")
-    return np.frombuffer(done.stdout, dtype=np.uint32)
+    code, out = child.output(command, environment)
+    if code != 0:
+        raise BenchError(f"{command[0]} ended with code {code}; see its words above")
+    return np.frombuffer(out, dtype=np.uint32)
 
 
 class _Batch:
@@ -110,7 +111,7 @@ class _Batch:
         module: list[str | Path] = [sys.executable, "-m", "reefd.bench.grpc_peer"]
         with tempfile.TemporaryDirectory(prefix="reefd-bench-") as folder:
             socket = Path(folder) / "grpc.sock"
-            with subprocess.Popen(
+            with child.start(
                 [*module, "serve", socket, str(self._peer_cpu)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             ) as server:
                 if server.stdout is None or server.stdout.readline() != b"ready\n":
