@@ -63,10 +63,6 @@ class Reefd:
             self.runtime_dir,
             "--manifest-dir",
             self.manifest_dir,
-        ]
-        arguments += [
-            "--manifest-dir",
-            self.manifest_dir,
             "--resource-dir",
             self.resources,
             "--device",
@@ -136,8 +132,14 @@ class Reefd:
         return [name for name in self.shm() if not name.endswith(".lock")]
 
     def descriptors(self) -> int:
+        """How many it has at rest: a status is answered when all that came before it is dealt with."""
         assert self.process is not None
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        before, now = -1, len(list(folder.iterdir()))
+        while before != now:
+            self.status()
+            before, now = now, len(list(folder.iterdir()))
+        return now
 
     def status(self) -> dict:
         return json.loads(ask(self.runtime_dir / "control.sock", "status"))

@@ -124,8 +124,8 @@ def test_killed_clients_leave_nothing(start):
         subprocess.run([sys.executable, program, *map(str, arguments)], check=True)
         daemon.wait_for(lambda: len(daemon.regions()) == 2, 60)
         daemon.wait_for(lambda: daemon.descriptors() == before, 60)
-        records = list((daemon.runtime_dir / "sessions").iterdir())
-        assert len(records) == 1 and len(daemon.status()["sessions"]) == 1
+        daemon.wait_for(lambda: len(list((daemon.runtime_dir / "sessions").iterdir())) == 1)
+        assert len(daemon.status()["sessions"]) == 1
         account = honest.account()
     finally:
         honest.process.kill()

@@ -60,7 +60,7 @@ def test_no_descriptor_is_lost(start):
     for value in range(30):
         echo(daemon, value)
     daemon.wait_for(lambda: not daemon.regions())
-    assert daemon.descriptors() == before
+    daemon.wait_for(lambda: daemon.descriptors() == before)
 
 
 def test_two_instances_side_by_side(start):

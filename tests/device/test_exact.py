@@ -15,7 +15,7 @@ from reefd.compiler.load import load
 from reefd.compiler.operators import supported
 from reefd.resource import Resource
 from reefd.resource.load import model_spec
-from tests import ROOT
+from tests import ROOT, until_some
 
 from .networks import chain
 
@@ -77,15 +77,16 @@ def test_interrupted_at_every_kernel(name: str, workers: int) -> None:
     network = case(name)
     device = _engine.CpuDevice(workers=workers)
     model = device.load(network.spec)
-    preempted = 0
-    for kernel in range(network.kernels):
+
+    def interrupt(kernel: int) -> int:
         outputs = network.outputs()
         report = device.run(
             model, network.inputs, outputs, preemptible=True, interrupt_at=[kernel], within_ns=40_000, seed=kernel
         )
-        preempted += report["preempted"]
         assert [output.tobytes() for output in outputs] == network.expected(ISAS[-1])
-    assert preempted > 0  # others may come too late: a network is over in a millisecond
+        return int(report["preempted"])
+
+    until_some(lambda: sum(map(interrupt, range(network.kernels))))  # a network is over in a millisecond
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
@@ -95,8 +96,8 @@ def test_interrupted_at_random_instants(name: str, workers: int) -> None:
     network = case(name)
     device = _engine.CpuDevice(workers=workers)
     model = device.load(network.spec)
-    preempted = 0
-    for seed in range(50):
+
+    def interrupt(seed: int) -> int:
         outputs = network.outputs()
         report = device.run(
             model,
@@ -107,9 +108,10 @@ def test_interrupted_at_random_instants(name: str, workers: int) -> None:
             within_ns=10_000 << seed % 7,
             seed=seed,
         )
-        preempted += report["preempted"]
         assert [output.tobytes() for output in outputs] == network.expected(ISAS[-1])
-    assert preempted > 0
+        return int(report["preempted"])
+
+    until_some(lambda: sum(map(interrupt, range(50))))
 
 
 def test_work_redone_is_at_most_a_block_of_each_worker() -> None:
