@@ -29,10 +29,6 @@ class LoadError(Exception):
     """A task cannot be served: its text names the file and the reason."""
 
 
-def is_echo(name: str) -> bool:
-    return _ECHO.fullmatch(name) is not None
-
-
 def find(name: str, directories: Sequence[Path]) -> Path:
     """The folder of a model. Raises LoadError where no directory has it."""
     for directory in directories:

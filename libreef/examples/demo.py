@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: a pedestrian detector (C, real-time) and a driver-fatigue detector (Python, best-effort) share one daemon.
 
-    make demo, or: python demo.py [--seconds 10] [--alone 5] [--device auto|cpu]
+    make demo, or: python demo.py [--seconds 10] [--alone 5] [--device cpu|cuda|hip]
 
 Starts reefd with an instance, a socket and manifests of its own, so that it meets no other daemon; runs both programs
 side by side, then the real-time one alone. Leaves pictures and report.json in build/demo, and nothing else.
@@ -192,7 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Two perception programs share one daemon.")
     parser.add_argument("--seconds", type=int, default=10, help="side by side")
     parser.add_argument("--alone", type=int, default=5, help="the real-time program alone")
-    parser.add_argument("--device", default="auto", help="auto or cpu")
+    parser.add_argument("--device", default="cpu", help="cuda and hip need networks compiled with --target")
     options = parser.parse_args()
     say = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -42,7 +42,7 @@ def _left(pid: int) -> list[str]:
 
 def test_the_demo_finds_the_person_and_the_face() -> None:
     with subprocess.Popen(
-        [sys.executable, DEMO, "--seconds", "2", "--alone", "1", "--device", "cpu"], start_new_session=True
+        [sys.executable, DEMO, "--seconds", "2", "--alone", "1"], start_new_session=True
     ) as demo:
         assert demo.wait(120) == 0
     assert _left(demo.pid) == []
@@ -69,7 +69,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals) -> None:
     answers = RESULTS / "beside.jsonl"
     answers.unlink(missing_ok=True)  # of an earlier demo
     with subprocess.Popen(
-        [sys.executable, DEMO, "--device", "cpu"], start_new_session=True, stderr=subprocess.DEVNULL
+        [sys.executable, DEMO], start_new_session=True, stderr=subprocess.DEVNULL
     ) as demo:
         end = time.monotonic() + 60
         while not answers.exists() or answers.stat().st_size == 0:
