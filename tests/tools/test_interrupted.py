@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 DETECTOR = "a compiled network"
 COMMANDS = {
     "run": ["run", DETECTOR, "--duration", "60"],
     "bench ring": ["bench", "ring"],
-    "bench death": ["bench", "death", "--rounds", "1000"],
+    "bench death": ["bench", "death", "--rounds", "1000", "--resource-dir", str(ROOT / "build/resource")],
 }
 
 
