@@ -73,7 +73,7 @@ template <class K> struct Conv {
         u8* memory = shared_memory();
         Chunk* stages = (Chunk*)(memory + L::header);
         int unit = block_index() / K::CLUSTER, rank = K::CLUSTER > 1 ? (int)cluster_rank() : 0;
-        Gate<Preemptible> gate(place, (u32*)memory, unit);
+        Gate<Preemptible> gate(place, unit);
 
         int part = unit % K::PARTS, tile = unit / K::PARTS;
         int row_tile = tile % G::row_tiles, column_tile = tile / G::row_tiles % G::column_tiles;
@@ -220,25 +220,25 @@ template <class K> struct ConvReduce {
         constexpr int channels = K::GROUPS * K::O, pixels = K::N * K::OH * K::OW, groups_across = channels / O::wide;
         constexpr int items = pixels * groups_across;
         static_assert(K::BLOCKS == (items + K::THREADS - 1) / K::THREADS, "the launch matches the kernel");
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
-        if (gate.check()) return;
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
+        if (!fits_at_once<K> && gate.stop()) return;
         int item = block_index() * K::THREADS + thread_index();
+        int pixel = item / groups_across, channel = item % groups_across * O::wide;
+        O output{args};
+        Chunk extra = {};
+        float value[O::wide] = {};
         if (item < items) {
-            int pixel = item / groups_across, channel = item % groups_across * O::wide;
-            O output{args};
-            Chunk extra = output.residual(pixel, channel);
-            float value[O::wide] = {};
+            extra = output.residual(pixel, channel);
 #pragma unroll
             for (int part = 0; part < K::PARTS; part++) {
                 const float* from = (const float*)args.p[0] + ((i64)part * pixels + pixel) * channels + channel;
 #pragma unroll
                 for (int e = 0; e < O::wide; e++) value[e] += from[e];
             }
-            output.store(value, extra, pixel, channel);
         }
+        if (fits_at_once<K> && gate.stop()) return;
+        if (item < items) output.store(value, extra, pixel, channel);
         gate.finish();
     }
 };

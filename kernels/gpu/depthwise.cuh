@@ -3,6 +3,13 @@
 // args: x, w [KH][KW][O], bias, residual, slope, y. Bias and weights are read once for STRIP neighbouring output pixels.
 #pragma once
 
+template <bool Wide> struct ColumnOf {
+    using Type = float;
+};
+template <> struct ColumnOf<true> {
+    using Type = Chunk;
+};
+
 template <class K> struct Depthwise {
     using T = typename K::T;
     static constexpr int wide = K::WIDE, groups_across = K::O / wide, strips = (K::OW + K::STRIP - 1) / K::STRIP;
@@ -18,8 +25,16 @@ template <class K> struct Depthwise {
         }
     }
 
+    // Whether any output of a strip reads column s: with strides and dilations some lie between.
+    REEF_DEVICE constexpr bool used(int s) {
+        for (int p = 0; p < K::STRIP; p++)
+            for (int kw = 0; kw < K::KW; kw++)
+                if (p * K::SW + kw * K::DW == s) return true;
+        return false;
+    }
+
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
+        Gate<Preemptible> gate(place, block_index());
         dependency_launch();
         int item = block_index() * K::THREADS + thread_index();
         bool some = items % K::THREADS == 0 || item < items;
@@ -39,26 +54,40 @@ template <class K> struct Depthwise {
             for (int e = 0; e < wide; e++) sum[p][e] = bias[e];
         dependency_wait();
         gate.begin();
-        if (gate.check()) return;
+        if (!fits_at_once<K> && gate.stop()) return;
         const T* x = (const T*)args.p[0];
-#pragma unroll(K::KH <= 3 ? K::KH : 1)
-        for (int kh = 0; kh < K::KH; kh++) {
+        typename ColumnOf<(wide > 1)>::Type columns[span];  // of a window's row, as they are loaded
+        auto load = [&](int kh) {
             int row = top + kh * K::DH;
             bool inside = some && (unsigned)row < K::H;
+            const T* line_start = x + ((i64)(image * K::H + row) * K::W + left) * K::X_PITCH + from_channel;
+#pragma unroll
+            for (int s = 0; s < span; s++)
+                if (used(s)) {
+                    const T* from = line_start + s * K::X_PITCH;
+                    bool valid = inside && (unsigned)(left + s) < K::W;
+                    if constexpr (wide > 1)
+                        columns[s] = load_chunk(from, valid);
+                    else
+                        columns[s] = valid ? as_float(*from) : 0.0f;
+                }
+        };
+        load(0);
+        if (fits_at_once<K> && gate.stop()) return;
+#pragma unroll(K::KH <= 3 ? K::KH : 1)
+        for (int kh = 0; kh < K::KH; kh++) {
             float weight[K::KW][wide];
 #pragma unroll
             for (int kw = 0; kw < K::KW; kw++) read(w + (kh * K::KW + kw) * K::O + channel, weight[kw], some);
-            const T* line_start = x + ((i64)(image * K::H + row) * K::W + left) * K::X_PITCH + from_channel;
+            if (kh > 0) load(kh);
 #pragma unroll
             for (int s = 0; s < span; s++) {
+                if (!used(s)) continue;
                 float value[wide];
-                bool used = false;
-#pragma unroll
-                for (int p = 0; p < K::STRIP; p++)
-#pragma unroll
-                    for (int kw = 0; kw < K::KW; kw++) used |= p * K::SW + kw * K::DW == s;
-                if (!used) continue;
-                read(line_start + s * K::X_PITCH, value, inside && (unsigned)(left + s) < K::W);
+                if constexpr (wide > 1)
+                    unpack(columns[s], value, T{});
+                else
+                    value[0] = columns[s];
 #pragma unroll
                 for (int p = 0; p < K::STRIP; p++)
 #pragma unroll

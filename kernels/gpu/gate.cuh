@@ -34,28 +34,39 @@ struct Place {
 // that window is valid, or kernels before that moment would leave and those after it run, on what was never computed.
 REEF_DEVICE bool moved_on(u32 epoch, u32 window_epoch) { return (int)(epoch - window_epoch) > 0; }
 
+// A grid that the device takes at once has nothing to do while its first loads are under way, so it looks at the epoch
+// after it issued them. The blocks of a larger one wait beside others, and what they load for nothing after the epoch
+// moved on would keep the device.
+template <class K> constexpr bool fits_at_once = K::BLOCKS <= (1 << 18) / K::THREADS;
+
 template <bool Preemptible> struct Gate;
 
 template <> struct Gate<false> {
-    REEF_MEMBER Gate(const Place&, u32*, u32) {}
+    REEF_MEMBER Gate(const Place&, u32) {}
     REEF_MEMBER void begin() {}
     // The barrier of the loop. True: leave now.
     REEF_MEMBER bool check() {
         barrier();
         return false;
     }
+    REEF_MEMBER void enter() {
+        dependency_launch();
+        dependency_wait();
+    }
+    REEF_MEMBER bool stop() { return false; }
     REEF_MEMBER void finish() {}
 };
 
 // Loads are kept as they come and looked at in check() only: a use stalls the thread until its load is there.
 template <> struct Gate<true> {
     const Place& place;
-    u32* words;  // two words of shared memory, which take turns
+    u32* words;  // two words of shared memory, at its start, which take turns
     u32 block;   // its number, or the cluster's where a cluster is the unit of restoration
     u32 finished, window_epoch, shielded, seen, turn;
 
-    REEF_MEMBER Gate(const Place& where, u32* shared, u32 number)
-        : place(where), words(shared), block(number), finished(0), window_epoch(0), shielded(0), seen(0), turn(0) {
+    REEF_MEMBER Gate(const Place& where, u32 number)
+        : place(where), words((u32*)shared_memory()), block(number), finished(0), window_epoch(0), shielded(0), seen(0),
+          turn(0) {
         if (thread_index() == 0) {
             window_epoch = load_relaxed(place.window_epoch);
             shielded = load_relaxed(place.window_epoch + 1);
@@ -79,6 +90,23 @@ template <> struct Gate<true> {
             if (!leave && place.kernel >= shielded) seen = load_relaxed(place.queue_epoch);
         }
         return leave;
+    }
+
+    // The start of a kernel that has nothing to do before the one before it has ended.
+    REEF_MEMBER void enter() {
+        dependency_launch();
+        dependency_wait();
+        begin();
+    }
+
+    // The only check point of a kernel without a loop, before its first store; the plain form has no barrier there.
+    // True: leave now.
+    REEF_MEMBER bool stop() {
+        bool valid = !moved_on(seen, window_epoch);
+        if (thread_index() == 0) words[0] = !valid || (finished >> block % 32 & 1);
+        barrier();
+        if (thread_index() == 0 && block == 0 && valid) publish(place.progress, place.kernel);
+        return words[0] != 0;
     }
 
     // After the block's last check.

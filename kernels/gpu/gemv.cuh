@@ -14,7 +14,7 @@ template <class K> struct Gemv {
     static_assert(K::SHARED == 128 + K::M * K::THREADS * 4, "the launch matches the kernel");
 
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
+        Gate<Preemptible> gate(place, block_index());
         dependency_launch();
         int lane = thread_index() % K::LANES, output = block_index() * outputs_here + thread_index() / K::LANES;
         bool some = K::O % outputs_here == 0 || output < K::O;

@@ -15,11 +15,9 @@ template <class K> struct Pool {
     REEF_DEVICE float join(float a, float b) { return K::MAXIMUM ? (a > b ? a : b) : a + b; }
 
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
-        if (gate.check()) return;
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
+        if (!fits_at_once<K> && gate.stop()) return;
         int spread = thread_index() / items_here, item = block_index() * items_here + thread_index() % items_here;
         bool some = items % items_here == 0 || item < items;
         int pixel = item / groups_across, channel = item % groups_across * wide;
@@ -47,6 +45,7 @@ template <class K> struct Pool {
 #pragma unroll
             for (int e = 0; e < wide; e++) total[e] = join(total[e], value[e]);
         }
+        if (fits_at_once<K> && gate.stop()) return;
         if constexpr (K::SPREAD > 1) {
             float* shared = (float*)(shared_memory() + 128);  // [spread][item][wide + 1], the last the count
             float* mine = shared + thread_index() * (wide + 1);

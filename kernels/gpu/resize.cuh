@@ -32,36 +32,36 @@ template <class K> struct Resize {
         using T = typename K::T;
         constexpr int wide = K::WIDE, across = K::C / wide, items = K::N * K::OH * K::OW * across;
         static_assert(K::BLOCKS == (items + K::THREADS - 1) / K::THREADS, "the launch matches the kernel");
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
-        if (gate.check()) return;
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
+        if (!fits_at_once<K> && gate.stop()) return;
         int item = block_index() * K::THREADS + thread_index();
+        float value[wide];
         if (item < items) {
             int channel = item % across * wide, pixel = item / across;
             int column = pixel % K::OW, line = pixel / K::OW % K::OH, image = pixel / (K::OW * K::OH);
-            float v = source(line, K::H, K::OH), u = source(column, K::W, K::OW), value[wide];
+            float v = source(line, K::H, K::OH), u = source(column, K::W, K::OW);
             auto at = [&](int row, int col) {
                 return (const T*)args.p[0] + ((i64)(image * K::H + limit(row, K::H)) * K::W + limit(col, K::W)) * K::C + channel;
             };
             if constexpr (K::LINEAR) {
                 int top = whole(v), left = whole(u);
                 float down = v - (float)top, right = u - (float)left, a[wide], b[wide], c[wide], d[wide];
-                read_elements<T, wide, true>(at(top, left), a);
-                read_elements<T, wide, true>(at(top, left + 1), b);
-                read_elements<T, wide, true>(at(top + 1, left), c);
-                read_elements<T, wide, true>(at(top + 1, left + 1), d);
+                read_elements<true>(at(top, left), a);
+                read_elements<true>(at(top, left + 1), b);
+                read_elements<true>(at(top + 1, left), c);
+                read_elements<true>(at(top + 1, left + 1), d);
 #pragma unroll
                 for (int e = 0; e < wide; e++) {
                     float above = a[e] + (b[e] - a[e]) * right, below = c[e] + (d[e] - c[e]) * right;
                     value[e] = above + (below - above) * down;
                 }
             } else {
-                read_elements<T, wide, true>(at(nearest(v), nearest(u)), value);
+                read_elements<true>(at(nearest(v), nearest(u)), value);
             }
-            write_elements((const float(&)[wide])value, (T*)args.p[1] + (i64)pixel * K::C + channel);
         }
+        if (fits_at_once<K> && gate.stop()) return;
+        if (item < items) write_elements(value, (T*)args.p[1] + (i64)(item / across) * K::C + item % across * wide);
         gate.finish();
     }
 };

@@ -34,21 +34,20 @@ template <class K> struct Softmax {
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
         using T = typename K::T;
         using R = Rows<K>;
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
         int lane = thread_index() % K::LANES, row = block_index() * R::rows_here + thread_index() / K::LANES;
         bool some = R::rows % R::rows_here == 0 || row < R::rows;
         i64 start = (i64)(row / K::INNER) * K::COUNT * K::INNER + row % K::INNER;
         const T* x = (const T*)args.p[0] + (some ? start : 0);
         T* y = (T*)args.p[1] + start;
-        if (gate.check()) return;
+        if (!fits_at_once<K> && gate.stop()) return;
         float top = bits_to_float(0xff800000u), sum = 0;
         for (int i = lane; i < K::COUNT; i += K::LANES) {
             float value = as_float(x[(i64)i * K::INNER]);
             top = value > top ? value : top;
         }
+        if (fits_at_once<K> && gate.stop()) return;
         top = R::template join<true>(top);
         for (int i = lane; i < K::COUNT; i += K::LANES) sum += exponential(as_float(x[(i64)i * K::INNER]) - top);
         sum = R::template join<false>(sum);
@@ -63,28 +62,24 @@ template <class K> struct Softmax {
     }
 };
 
-// args: x, scale, shift, residual, y; scale and shift are float, one an element of a row. With a residual x + residual is normed.
+// args: x, scale, shift, y; scale and shift are float, one an element of a row. Without CENTER the mean is not subtracted.
 template <class K> struct LayerNorm {
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
         using T = typename K::T;
         using R = Rows<K>;
         static_assert(K::INNER == 1, "rows are dense");
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
         int lane = thread_index() % K::LANES, row = block_index() * R::rows_here + thread_index() / K::LANES;
         bool some = R::rows % R::rows_here == 0 || row < R::rows;
         i64 start = (i64)(some ? row : 0) * K::COUNT;
-        auto read = [&](int i) {
-            float value = as_float(((const T*)args.p[0])[start + i]);
-            if constexpr (K::RESIDUAL) value += as_float(((const T*)args.p[3])[start + i]);
-            return value;
-        };
-        if (gate.check()) return;
+        auto read = [&](int i) { return as_float(((const T*)args.p[0])[start + i]); };
+        if (!fits_at_once<K> && gate.stop()) return;
         float sum = 0, squares = 0;
-        for (int i = lane; i < K::COUNT; i += K::LANES) sum += read(i);
-        float mean = R::template join<false>(sum) / K::COUNT;
+        if constexpr (K::CENTER)
+            for (int i = lane; i < K::COUNT; i += K::LANES) sum += read(i);
+        if (fits_at_once<K> && gate.stop()) return;
+        float mean = K::CENTER ? R::template join<false>(sum) / K::COUNT : 0.0f;
         for (int i = lane; i < K::COUNT; i += K::LANES) {
             float away = read(i) - mean;
             squares = fused_multiply_add(away, away, squares);
@@ -95,7 +90,7 @@ template <class K> struct LayerNorm {
                 float value = (read(i) - mean) * scale;
                 if constexpr (K::SCALE) value *= ((const float*)args.p[1])[i];
                 if constexpr (K::SHIFT) value += ((const float*)args.p[2])[i];
-                from_float(value, ((T*)args.p[4])[start + i]);
+                from_float(value, ((T*)args.p[3])[start + i]);
             }
         gate.finish();
     }

@@ -5,10 +5,8 @@
 
 template <class K> struct Spin {
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
         float value = 1.0f;
         for (int turn = 0; turn < (Preemptible ? K::TURNS : 1); turn++) {
             if (gate.check()) return;

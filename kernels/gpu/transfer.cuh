@@ -8,19 +8,18 @@
 template <class K> struct Transfer {
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
         static_assert(K::BLOCKS == (K::CHUNKS + K::THREADS * K::EACH - 1) / (K::THREADS * K::EACH), "the launch matches");
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
-        if (gate.check()) return;
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
         Chunk* to = (Chunk*)*(const volatile u64*)args.p[0];
         const Chunk* from = (const Chunk*)args.p[1];
         const int first = block_index() * K::EACH * K::THREADS + thread_index();
+        Chunk chunk[K::EACH];
 #pragma unroll
-        for (int i = 0; i < K::EACH; i++) {
-            int item = first + i * K::THREADS;
-            if (item < K::CHUNKS) to[item] = load_chunk(from + item, true);
-        }
+        for (int i = 0; i < K::EACH; i++) chunk[i] = load_chunk(from + first + i * K::THREADS, first + i * K::THREADS < K::CHUNKS);
+        if (gate.stop()) return;
+#pragma unroll
+        for (int i = 0; i < K::EACH; i++)
+            if (first + i * K::THREADS < K::CHUNKS) to[first + i * K::THREADS] = chunk[i];
         gate.finish();
     }
 };

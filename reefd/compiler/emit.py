@@ -66,7 +66,13 @@ class _Emitter:
         if key in self.indices:
             return self.indices[key]
         if place.owner in self.plan.offsets:
-            return self._add(key, _storage(value, value.name, "arena", self.plan.offsets[place.owner] + place.offset))
+            start = self.plan.offsets[place.owner]
+            if place.offset == 0:
+                return self._add(key, _storage(value, value.name, "arena", start))
+            # A part is a view: a device that stores elements of another size finds it by what it is a part of.
+            whole = (place.owner, 0, place.owner.shape, place.owner.dtype)
+            base = self._add(whole, _storage(place.owner, place.owner.name, "arena", start))
+            return self._add(key, _storage(value, value.name, "arena", place.offset, base))
         kind: Kind = "output" if place.owner in self.plan.outputs else "input"
         base = self.indices[place.owner, 0, place.owner.shape, place.owner.dtype]
         return self._add(key, _storage(value, value.name, kind, place.offset, base))

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .instance import Kernel, Value, ceil_div
+from reefd.resource.schema import ITEM_SIZES
 
-_CTYPE = {"float32": "float", "float16": "Half", "uint8": "u8", "int32": "int"}
-_BYTES = {"float32": 4, "float16": 2, "uint8": 1, "int32": 4}
+from .dtypes import CTYPES
+from .instance import Kernel, Value, ceil_div
 
 
 class ConvShape(NamedTuple):
@@ -88,7 +88,7 @@ class ConvShape(NamedTuple):
     @property
     def whole_chunks(self) -> bool:
         """Whether outputs, and what is added to them, are read and written 16 bytes at a time."""
-        chunk = 16 // _BYTES[self.y_dtype or self.dtype]
+        chunk = 16 // ITEM_SIZES[self.y_dtype or self.dtype]
         counts = (self.o, self.y_pitch, self.residual, self.residual_pitch)
         return not self.y_nchw and all(count % chunk == 0 for count in counts)
 
@@ -131,7 +131,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     """
     oh, ow = shape.out_hw
     x_dtype, y_dtype = shape.x_dtype or shape.dtype, shape.y_dtype or shape.dtype
-    chunk = 16 // _BYTES[shape.dtype]
+    chunk = 16 // ITEM_SIZES[shape.dtype]
     channels = shape.o * shape.groups
     x_pitch, y_pitch = shape.x_pitch or shape.c * shape.groups, shape.y_pitch or channels
     residual_pitch = shape.residual_pitch or shape.residual
@@ -146,7 +146,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     if k_tiles < tile.cluster * tile.parts:
         raise ValueError("fewer k-tiles than shares")
     output: dict[str, Value] = {
-        "Out": _CTYPE[y_dtype],
+        "Out": CTYPES[y_dtype],
         "N": shape.n,
         "OH": oh,
         "OW": ow,
@@ -160,8 +160,8 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     }
     constants: dict[str, Value] = {
         **output,
-        "T": _CTYPE[shape.dtype],
-        "In": _CTYPE[x_dtype],
+        "T": CTYPES[shape.dtype],
+        "In": CTYPES[x_dtype],
         "H": shape.h,
         "W": shape.w,
         "C": shape.c,
@@ -185,7 +185,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))
     ]
     if tile.parts > 1:
-        items = shape.pixels * channels // (16 // _BYTES[y_dtype] if y_wide else 1)
+        items = shape.pixels * channels // (16 // ITEM_SIZES[y_dtype] if y_wide else 1)
         kernels.append(Kernel("ConvReduce", "conv.cuh", output, ceil_div(items, 256), 256, 1, 128))
     return kernels
 
@@ -214,6 +214,6 @@ def _resident(tile: Tile, shared: int) -> int:
 def pack_conv_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     """[O, C/g, KH, KW] as the kernels read it: [O][KH][KW][C/g] with each row padded to whole 16-byte chunks."""
     rows = w.transpose(0, 2, 3, 1).reshape(w.shape[0], -1)
-    chunk = 16 // _BYTES[dtype]
+    chunk = 16 // ITEM_SIZES[dtype]
     depth = rows.shape[1]
     return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, ceil_div(depth, chunk) * chunk - depth))).astype(dtype))

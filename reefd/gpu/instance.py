@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from reefd.resource.schema import ITEM_SIZES
+
 Value = bool | int | float | str
 
 
@@ -45,6 +47,15 @@ class Kernel(NamedTuple):
     def units(self) -> int:
         """How many blocks, as preemption counts them: a cluster is left or finished as one."""
         return self.blocks // self.cluster
+
+
+HEADER_BYTES = 128  # at the start of every block's shared memory: the gate's words
+
+
+def elements_at_once(dtype: str, *counts: int) -> int:
+    """How many elements a thread takes: a 16-byte chunk where every count is a multiple of it, else one."""
+    chunk = 16 // ITEM_SIZES[dtype]
+    return chunk if all(count % chunk == 0 for count in counts) else 1
 
 
 def _member(key: str, value: Value) -> str:

@@ -76,14 +76,14 @@ def plan_program(
     offsets, constants = _pack(lowered.constants)
     arena = next((i for i, s in enumerate(model.storage) if s.kind == "arena" and s.base < 0), 0)
     workspace = max(
-        (a.bytes for launch in lowered.launches for a in launch.args if isinstance(a, Workspace)), default=0
+        (a.offset + a.bytes for launch in lowered.launches for a in launch.args if isinstance(a, Workspace)), default=0
     )
 
     def argument(given: int | str | Workspace | None) -> Argument:
         if given is None:
             return _NONE
         if isinstance(given, Workspace):
-            return ("workspace", 0, 0, given.bytes)
+            return ("workspace", 0, given.offset, given.bytes)
         if isinstance(given, str):
             return ("constant", 0, offsets[given], lowered.constants[given].nbytes)
         memory, offset = lowered.places[given]

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """softmax, layer_norm, attention and resize2d on the GPU."""
 
-from .conv import _BYTES, _CTYPE
-from .instance import Kernel, Value, ceil_div
-
-_HEADER_BYTES = 128
+from .dtypes import CTYPES
+from .instance import HEADER_BYTES, Kernel, Value, ceil_div, elements_at_once
 
 
 def _rows(outer: int, count: int, inner: int) -> tuple[dict[str, Value], int, int, int]:
@@ -13,7 +11,7 @@ def _rows(outer: int, count: int, inner: int) -> tuple[dict[str, Value], int, in
     while lanes < threads and lanes * 4 < count:
         lanes *= 2
     constants: dict[str, Value] = {"OUTER": outer, "COUNT": count, "INNER": inner, "LANES": lanes}
-    return constants, ceil_div(outer * inner, threads // lanes), threads, _HEADER_BYTES + threads * 4
+    return constants, ceil_div(outer * inner, threads // lanes), threads, HEADER_BYTES + threads * 4
 
 
 def softmax_kernel(
@@ -21,7 +19,7 @@ def softmax_kernel(
 ) -> Kernel:
     """Over the middle dimension of [outer, count, inner]. args: x, y."""
     constants, blocks, threads, shared = _rows(outer, count, inner)
-    constants |= {"T": _CTYPE[dtype], "LOGARITHM": logarithm}
+    constants |= {"T": CTYPES[dtype], "LOGARITHM": logarithm}
     return Kernel("Softmax", "rows.cuh", constants, blocks, threads, 1, shared)
 
 
@@ -30,14 +28,15 @@ def layer_norm_kernel(
     count: int,
     *,
     epsilon: float,
+    center: bool = True,
     scale: bool = True,
     shift: bool = True,
-    residual: bool = False,
     dtype: str = "float32",
 ) -> Kernel:
-    """Over the last dimension of [rows, count]. args: x, scale, shift, residual, y; scale and shift are float."""
+    """Over the last dimension of [rows, count]; without `center` the root mean square form. args: x, scale, shift, y;
+    scale and shift are float."""
     constants, blocks, threads, shared = _rows(rows, count, 1)
-    constants |= {"T": _CTYPE[dtype], "EPSILON": float(epsilon), "SCALE": scale, "SHIFT": shift, "RESIDUAL": residual}
+    constants |= {"T": CTYPES[dtype], "EPSILON": float(epsilon), "CENTER": center, "SCALE": scale, "SHIFT": shift}
     return Kernel("LayerNorm", "rows.cuh", constants, blocks, threads, 1, shared)
 
 
@@ -47,35 +46,47 @@ def attention_kernel(
     keys: int,
     heads: int,
     head: int,
+    values: int = 0,
     *,
     scale: float,
-    pitches: tuple[int, int, int] = (0, 0, 0),
-    mask_batch: int = 0,
-    causal: bool = False,
+    mask: tuple[int, int, int] | None = None,
     dtype: str = "float32",
 ) -> Kernel:
-    """args: q, k, v, mask (float [mask_batch, keys], added to scores), y. Pitches: elements between two tokens."""
-    lanes = next((n for n in (8, 4, 2) if head % n == 0), 1)
+    """args: q [batch, queries, heads, head], k, v [batch, keys, heads, values], mask, y as q with `values` elements.
+
+    `mask` has the strides (elements) of its batch, head and query axes, 0 where it has one of them. ValueError: a head
+    is too large for a block's memory.
+    """
+    values = values or head
+    lanes = next((n for n in (8, 4, 2) if values % n == 0), 1)
     threads, key_tile = 128, 32
-    tile, pitch = threads // lanes, head + 1
-    shared = _HEADER_BYTES + (2 * key_tile * pitch + tile * pitch + tile * (key_tile + 1)) * 4
-    q, k, v = (pitch_ or heads * head for pitch_ in pitches)
+    tile = threads // lanes
+    while True:
+        shared = HEADER_BYTES + (key_tile * (head + values + 2) + tile * (head + 1) + tile * (key_tile + 1)) * 4
+        if shared <= 48 << 10:
+            break
+        if key_tile > 8:
+            key_tile //= 2
+        elif threads > 32:
+            threads, tile = threads // 2, tile // 2
+        else:
+            raise ValueError(f"heads of {head} and {values} elements")
+    strides = mask or (0, 0, 0)
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype],
+        "T": CTYPES[dtype],
         "BATCH": batch,
         "QUERIES": queries,
         "KEYS": keys,
         "HEADS": heads,
         "HEAD": head,
+        "VALUES": values,
         "LANES": lanes,
         "KEY_TILE": key_tile,
-        "Q_PITCH": q,
-        "K_PITCH": k,
-        "V_PITCH": v,
         "SCALE": float(scale),
-        "MASK": mask_batch > 0,
-        "MASK_BATCH": mask_batch,
-        "CAUSAL": causal,
+        "MASK": mask is not None,
+        "MASK_BATCH": strides[0],
+        "MASK_HEAD": strides[1],
+        "MASK_QUERY": strides[2],
     }
     return Kernel("Attention", "attention.cuh", constants, batch * heads * ceil_div(queries, tile), threads, 1, shared)
 
@@ -93,10 +104,9 @@ def resize_kernel(
     dtype: str = "float32",
 ) -> Kernel:
     """resize2d, mode nearest or linear, coordinates and rounding as kernels/README.md names them. args: x, y."""
-    chunk = 16 // _BYTES[dtype]
-    wide = chunk if c % chunk == 0 else 1
+    wide = elements_at_once(dtype, c)
     constants: dict[str, Value] = {
-        "T": _CTYPE[dtype],
+        "T": CTYPES[dtype],
         "N": n,
         "H": h,
         "W": w,
@@ -109,5 +119,5 @@ def resize_kernel(
         "WIDE": wide,
     }
     return Kernel(
-        "Resize", "resize.cuh", constants, ceil_div(n * out_hw[0] * out_hw[1] * (c // wide), 128), 128, 1, _HEADER_BYTES
+        "Resize", "resize.cuh", constants, ceil_div(n * out_hw[0] * out_hw[1] * (c // wide), 128), 128, 1, HEADER_BYTES
     )

@@ -13,8 +13,8 @@ from .instance import Kernel
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 FORMS = ("plain", "preemptible")
-_NEEDS = {"conv.cuh": ("tile.cuh", "matrix.cuh"), "resize.cuh": ("elementwise.cuh",)}
-_BASE = ("portable.cuh", "gate.cuh", "activation.cuh")
+_NEEDS = {"conv.cuh": ("tile.cuh", "matrix.cuh")}
+_BASE = ("portable.cuh", "numbers.cuh", "gate.cuh", "activation.cuh")
 
 
 def headers_dir() -> Path:

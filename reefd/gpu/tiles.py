@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tiles are worth trying for a convolution, and the one to take untried."""
 
-from .conv import _BYTES, ConvShape, Tile
+from reefd.resource.schema import ITEM_SIZES
+
+from .conv import ConvShape, Tile
 from .instance import ceil_div
 from .target import Target
 
@@ -70,7 +72,7 @@ _HELD_LIMIT = 80  # of 128 vector registers
 
 def candidate_tiles(shape: ConvShape, target: Target) -> list[Tile]:
     """Tiles worth measuring on a device of this kind, the most promising by a rough estimate first."""
-    chunk = 16 // _BYTES[shape.dtype]
+    chunk = 16 // ITEM_SIZES[shape.dtype]
     tensor_cores = target.tensor_cores and shape.dtype == "float16"
     asynchronous = not target.name.startswith("gfx")
     found: dict[Tile, float] = {}
@@ -134,8 +136,10 @@ def _estimate(shape: ConvShape, tile: Tile, blocks: int, units: int) -> float:
         * (1.0 if tile.bm * tile.bn >= 4096 else 0.6)
     )
     work = tile.bm * tile.bn * ceil_div(shape.depth, tile.cluster * tile.parts)
-    bytes_read = (tile.bm + tile.bn) * ceil_div(shape.depth, tile.cluster * tile.parts) * _BYTES[shape.dtype]
-    resident = max(1, min(4, (200 << 10) // max(1, tile.stages * (tile.bm + tile.bn) * tile.bk * _BYTES[shape.dtype])))
+    bytes_read = (tile.bm + tile.bn) * ceil_div(shape.depth, tile.cluster * tile.parts) * ITEM_SIZES[shape.dtype]
+    resident = max(
+        1, min(4, (200 << 10) // max(1, tile.stages * (tile.bm + tile.bn) * tile.bk * ITEM_SIZES[shape.dtype]))
+    )
     waves = ceil_div(blocks, units)
     latency = 1500 + ceil_div(ceil_div(shape.depth, tile.bk), tile.cluster * tile.parts) * (700.0 / tile.stages + 60)
     return (

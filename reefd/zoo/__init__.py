@@ -31,10 +31,10 @@ NETWORKS: dict[str, tuple[Callable[[Net], None], int]] = {
 }
 
 
-def build(name: str, seed: int = 1) -> ModelProto:
-    """A network of NETWORKS. The same seed gives the same weights."""
+def build(name: str, seed: int = 1, batch: int = 1) -> ModelProto:
+    """A network of NETWORKS for so many pictures or sentences at once. The same seed gives the same weights."""
     describe, _ = NETWORKS[name]
-    net = Net(name, seed)
+    net = Net(name, seed, batch=batch)
     describe(net)
     return net.model()
 

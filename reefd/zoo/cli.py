@@ -12,6 +12,7 @@ def zoo(
     *names: Annotated[str, Parameter(help="which networks; none: list them")],
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="the folder for NAME.onnx")] = Path(),
     seed: Annotated[int, Parameter(help="of the random weights")] = 1,
+    batch: Annotated[int, Parameter(help="pictures or sentences of one request")] = 1,
 ) -> int:
     """Write networks of the literature as ONNX files, with seeded random weights.
 
@@ -32,10 +33,13 @@ def zoo(
     if unknown:
         print(f"no network {', '.join(unknown)}; there are: {', '.join(NETWORKS)}", file=sys.stderr)
         return 1
+    if batch < 1:
+        print("expected --batch from 1", file=sys.stderr)
+        return 1
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name in names:
-            onnx.save(build(name, seed), output / f"{name}.onnx")
+            onnx.save(build(name, seed, batch), output / f"{name}.onnx")
             print(output / f"{name}.onnx")
     except OSError as error:
         print(error, file=sys.stderr)

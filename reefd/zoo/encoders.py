@@ -17,13 +17,15 @@ def bert_base(net: Net) -> None:
     x = _layers(net, _norm(net, x), 12, net.tokens("attention_mask", LENGTH))
     first = net.node("Gather", [x, net.constant(np.array(0, np.int64))], axis=1)
     pooled = net.node("Tanh", [_linear(net, first, WIDTH, WIDTH)])
-    net.returns(x, [1, LENGTH, WIDTH], "last_hidden_state")
-    net.returns(pooled, [1, WIDTH], "pooler_output")
+    net.returns(x, [net.batch, LENGTH, WIDTH], "last_hidden_state")
+    net.returns(pooled, [net.batch, WIDTH], "pooler_output")
 
 
 def distilbert(net: Net) -> None:
     x = _norm(net, _embedded(net, net.tokens("input_ids", LENGTH)))
-    net.returns(_layers(net, x, 6, net.tokens("attention_mask", LENGTH)), [1, LENGTH, WIDTH], "last_hidden_state")
+    net.returns(
+        _layers(net, x, 6, net.tokens("attention_mask", LENGTH)), [net.batch, LENGTH, WIDTH], "last_hidden_state"
+    )
 
 
 def _embedded(net: Net, words: str) -> str:
@@ -57,7 +59,7 @@ def _layers(net: Net, x: str, count: int, mask: str) -> str:
 
 
 def _attention(net: Net, x: str, hidden: str) -> str:
-    split, joined = net.ints(1, LENGTH, HEADS, WIDTH // HEADS), net.ints(1, LENGTH, WIDTH)
+    split, joined = net.ints(net.batch, LENGTH, HEADS, WIDTH // HEADS), net.ints(net.batch, LENGTH, WIDTH)
     heads = [net.node("Reshape", [_linear(net, x, WIDTH, WIDTH), split]) for _ in range(3)]
     query = net.node("Transpose", [heads[0]], perm=[0, 2, 1, 3])
     key = net.node("Transpose", [heads[1]], perm=[0, 2, 3, 1])

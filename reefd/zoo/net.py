@@ -14,8 +14,9 @@ class Net:
     """Collects nodes and weights. Shapes of feature maps are followed as far as channels; extents are ONNX's
     business."""
 
-    def __init__(self, name: str, seed: int, weights: bool = True) -> None:
+    def __init__(self, name: str, seed: int, weights: bool = True, batch: int = 1) -> None:
         self.name = name
+        self.batch = batch
         self.parameters = 0
         self._weights = weights
         self._random = np.random.default_rng([seed, *name.encode()])
@@ -28,12 +29,14 @@ class Net:
     # ---- the ends
 
     def picture(self, side: int, channels: int = 3) -> str:
-        self._inputs.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, side, side]))
+        self._inputs.append(
+            helper.make_tensor_value_info("image", TensorProto.FLOAT, [self.batch, channels, side, side])
+        )
         self._channels["image"] = channels
         return "image"
 
     def tokens(self, name: str, length: int) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, [1, length]))
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, [self.batch, length]))
         return name
 
     def returns(self, value: str, shape: Sequence[int], name: str) -> None:

@@ -9,7 +9,7 @@ CLASSES = 1000
 
 
 def _classify(net: Net, x: str, inputs: int) -> None:
-    net.returns(net.linear(x, inputs, CLASSES, gain=1.0), [1, CLASSES], "logits")
+    net.returns(net.linear(x, inputs, CLASSES, gain=1.0), [net.batch, CLASSES], "logits")
 
 
 def _dense_head(net: Net, x: str, inputs: int) -> None:
@@ -131,7 +131,7 @@ def squeezenet(net: Net) -> None:
     x = fire(fire(fire(fire(x, 32, 128), 48, 192), 48, 192), 64, 256)
     x = fire(net.pool(x, "Max", 3, 2, ceil_mode=1), 64, 256)
     x = net.global_pool(net.relu(net.conv(x, CLASSES, 1)))
-    net.returns(net.flatten(x), [1, CLASSES], "logits")
+    net.returns(net.flatten(x), [net.batch, CLASSES], "logits")
 
 
 def inception_v2(net: Net) -> None:

@@ -6,10 +6,8 @@
 
 template <class K> struct Probe {
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
-        Gate<Preemptible> gate(place, (u32*)shared_memory(), block_index());
-        dependency_launch();
-        dependency_wait();
-        gate.begin();
+        Gate<Preemptible> gate(place, block_index());
+        gate.enter();
         if (gate.check()) return;
         const float* x = (const float*)args.p[0];
         const int mine = block_index() * K::THREADS + thread_index();

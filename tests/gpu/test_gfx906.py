@@ -13,11 +13,12 @@ import pytest
 
 from reefd.gpu.compile import compile_source, find_clang
 from reefd.gpu.conv import ConvShape, conv_kernels
+from reefd.gpu.elementwise import binary_kernel, unary_kernel
 from reefd.gpu.instance import Kernel
 from reefd.gpu.lower import lower_model
 from reefd.gpu.notes import amd_resources, occupancy
 from reefd.gpu.rows import attention_kernel, layer_norm_kernel, softmax_kernel
-from reefd.gpu.simple import binary_kernel, depthwise_kernel, gemv_kernel, pool_kernel, unary_kernel
+from reefd.gpu.simple import depthwise_kernel, gemv_kernel, pool_kernel
 from reefd.gpu.source import kernel_source
 from reefd.gpu.target import TARGETS
 from reefd.gpu.tiles import candidate_tiles
@@ -51,7 +52,7 @@ def families(dtype: str) -> list[Kernel]:
     return [
         softmax_kernel(16, 1000, dtype=dtype),
         layer_norm_kernel(128, 768, epsilon=1e-5, dtype=dtype),
-        attention_kernel(1, 128, 128, 12, 64, scale=0.125, mask_batch=1, dtype=dtype),
+        attention_kernel(1, 128, 128, 12, 64, scale=0.125, mask=(0, 0, 0), dtype=dtype),
         gemv_kernel(1, 2048, 1000, dtype=dtype, bias=True),
         pool_kernel(1, 7, 7, 2048, mode="average", kernel=(7, 7), dtype=dtype),
         binary_kernel((1, 56, 56, 64), (64,), function="mul", dtype=dtype),

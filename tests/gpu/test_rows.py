@@ -31,48 +31,38 @@ def test_softmax(shape: tuple[int, int, int], dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("residual", [False, True])
-def test_layer_norm(residual: bool, dtype: str) -> None:
+@pytest.mark.parametrize("center", [False, True])
+def test_layer_norm(center: bool, dtype: str) -> None:
     normal = seeded(2)
-    x, other = normal((9, 300), dtype) + np.asarray(3, dtype), normal((9, 300), dtype)
+    x = normal((9, 300), dtype) + np.asarray(3, dtype)
     scale, shift = normal(300), normal(300)
     y = np.empty_like(x)
-    k = layer_norm_kernel(9, 300, epsilon=1e-5, residual=residual, dtype=dtype)
-    run_all([k], [[x, scale, shift, other if residual else None, y]], [y])
-    v = x.astype(np.float64) + (other if residual else 0)
-    expected = (v - v.mean(1, keepdims=True)) / np.sqrt(v.var(1, keepdims=True) + 1e-5) * scale + shift
+    k = layer_norm_kernel(9, 300, epsilon=1e-5, center=center, dtype=dtype)
+    run_all([k], [[x, scale, shift, y]], [y])
+    v = x.astype(np.float64)
+    v -= v.mean(1, keepdims=True) if center else 0
+    expected = v / np.sqrt((v * v).mean(1, keepdims=True) + 1e-5) * scale + shift
     assert relative_error(y, expected) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("masked,causal", [(False, False), (True, False), (False, True)])
-def test_attention(masked: bool, causal: bool, dtype: str) -> None:
+@pytest.mark.parametrize("mask_shape", [None, (2, 1, 1, 45), (1, 3, 20, 45)])
+@pytest.mark.parametrize("values", [16, 20])
+def test_attention(mask_shape: tuple[int, ...] | None, values: int, dtype: str) -> None:
     batch, queries, keys, heads, head = 2, 20, 45, 3, 16
     normal = seeded(3)
-    q, kv = normal((batch, queries, heads, head), dtype), normal((batch, keys, 2, heads, head), dtype)
-    mask = np.where(normal((batch, keys)) > 0, 0, -1e4).astype(np.float32) if masked else None
-    y = np.empty((batch, queries, heads, head), dtype)
-    pitch = 2 * heads * head
-    kernel = attention_kernel(
-        batch,
-        queries,
-        keys,
-        heads,
-        head,
-        scale=0.25,
-        pitches=(0, pitch, pitch),
-        mask_batch=2 * masked,
-        causal=causal,
-        dtype=dtype,
-    )
-    flat = kv.reshape(-1)
-    run_all([kernel], [[q, flat, flat[heads * head :], mask, y]], [y])
-    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), kv[:, :, 0].astype(np.float64)) * 0.25
-    if mask is not None:
-        scores += mask[:, None, None]
-    if causal:
-        scores += np.where(np.arange(keys)[None] <= np.arange(queries)[:, None] + keys - queries, 0, -np.inf)
-    expected = np.einsum("bhqk,bkhd->bqhd", softmax(scores, -1), kv[:, :, 1].astype(np.float64))
+    q, k = normal((batch, queries, heads, head), dtype), normal((batch, keys, heads, head), dtype)
+    v = normal((batch, keys, heads, values), dtype)
+    y = np.empty((batch, queries, heads, values), dtype)
+    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * 0.25
+    mask, strides = None, None
+    if mask_shape:
+        mask = np.where(normal(mask_shape) > 0, 0, -1e4).astype(dtype)
+        scores += mask
+        strides = tuple(s // mask.itemsize if d > 1 else 0 for s, d in zip(mask.strides, mask_shape, strict=True))[:3]
+    kernel = attention_kernel(batch, queries, keys, heads, head, values, scale=0.25, mask=strides, dtype=dtype)
+    run_all([kernel], [[q, k, v, mask, y]], [y])
+    expected = np.einsum("bhqk,bkhd->bqhd", softmax(scores, -1), v.astype(np.float64))
     assert relative_error(y, expected) < TOLERANCE[dtype]
 
 

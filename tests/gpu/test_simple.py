@@ -5,16 +5,10 @@ import numpy as np
 import pytest
 
 from reefd.gpu.conv import ConvShape, pack_conv_weights
-from reefd.gpu.simple import (
-    binary_kernel,
-    copy_kernel,
-    dense_strides,
-    depthwise_kernel,
-    gemv_kernel,
-    pack_depthwise_weights,
-    pool_kernel,
-    unary_kernel,
-)
+from reefd.gpu.elementwise import binary_kernel, unary_kernel
+from reefd.gpu.moves import copy_kernel
+from reefd.gpu.shapes import dense_strides
+from reefd.gpu.simple import depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel
 
 from .checks import relative_error, run_all, seeded
 from .test_conv import reference

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..conv import ConvShape, Tile, conv_kernels, pack_conv_weights
+from ..elementwise import binary_kernel, unary_kernel
 from ..instance import Kernel
-from ..simple import binary_kernel, depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel, unary_kernel
+from ..simple import depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel
 from .driver import Device
 from .torch_import import Step, Tensor
 

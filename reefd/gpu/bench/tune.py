@@ -6,8 +6,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from reefd.resource.schema import ITEM_SIZES
+
 from ..compile import compile_source
-from ..conv import _BYTES, ConvShape, Tile, conv_kernels
+from ..conv import ConvShape, Tile, conv_kernels
 from ..instance import Kernel
 from ..source import kernel_source
 from ..target import TARGETS
@@ -91,7 +93,7 @@ def tune_shapes(
     def look_at(wanted: dict[ConvShape, list[Tile]]) -> None:
         compiler.load(k for s, tiles in wanted.items() for t in tiles for k in conv_kernels(s, t))
         for shape, tiles in wanted.items():
-            element = _BYTES[shape.dtype]
+            element = ITEM_SIZES[shape.dtype]
             weight_bytes = -(-shape.o * shape.groups * (shape.depth + 8) * element // 256) * 256
             copies = max(1, min(_CHAIN, _WEIGHT_POOL // weight_bytes))
             sizes = {
