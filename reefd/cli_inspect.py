@@ -21,6 +21,7 @@ def inspect(
     workers: Annotated[int, Parameter(help="worker threads; 0: one for each CPU")] = 0,
     seconds: Annotated[float, Parameter(help="how long to measure")] = 1.0,
     plot: Annotated[Path | None, Parameter(help="a PNG file to write the figure to")] = None,
+    code: Annotated[bool, Parameter(help="also the kernels of each GPU's code", negative="")] = False,
     json: Annotated[bool, Parameter(help="one JSON object instead of a table", negative="")] = False,
 ) -> int:
     """Show a compiled model's kernels with FLOPs, bytes, time and share, and its activation memory."""
@@ -50,7 +51,7 @@ def inspect(
 
         print(msgspec.json.encode(found).decode())
     else:
-        report.show(found)
+        report.show(found, with_code=code)
     return 0
 
 

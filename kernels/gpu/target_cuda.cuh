@@ -130,10 +130,12 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
         body<false>(args, Place{});                                                                              \
     }
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body)                                                 \
-    extern "C" __global__ void __launch_bounds__(threads, resident) cluster name##_p(const Args args,            \
-                                                                                     const Place place) { \
+    extern "C" __global__ void __launch_bounds__(threads resident) cluster name##_p(const Args args,             \
+                                                                                    const Place place) {         \
         body<true>(args, place);                                                                                 \
     }
+// Without a number of blocks the compiler is thrifty with registers; with 1 it takes up to 255.
+#define REEF_RESIDENT(blocks) , blocks
 #define REEF_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
 #define REEF_WINDOW(name, ...) \
     extern "C" __global__ void __launch_bounds__(1) name(const Args args, const Place place) __VA_ARGS__

@@ -76,4 +76,5 @@ REEF_DEVICE float root(float x) { return __builtin_sqrtf(x); }
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body) \
     REEF_KERNEL(threads) void name##_p(const Args args, const Place place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks)
+#define REEF_RESIDENT(blocks)
 #define REEF_WINDOW(name, ...) extern "C" __attribute__((global)) void name(const Args args, const Place place) __VA_ARGS__

@@ -88,4 +88,5 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
 #define REEF_PREEMPTIBLE(name, threads, resident, cluster, body) \
     extern "C" void name##_p(const Args& args, const Place& place) { body<true>(args, place); }
 #define REEF_CLUSTER(blocks) +blocks
+#define REEF_RESIDENT(blocks)
 #define REEF_WINDOW(name, ...) extern "C" void name(const Args& args, const Place& place) __VA_ARGS__

@@ -27,7 +27,7 @@ from reefd.resource.schema import ModelFile, Precision, Source
 from reefd.resource.tensors import narrowed
 
 if TYPE_CHECKING:
-    from reefd.compiler.targets import Code
+    from reefd.resource.code import Code
 
 _MAX_NAME = 63
 
@@ -122,7 +122,7 @@ class _Compilation:
         code = self.timed("code", lambda: {each: self._code(model, weights, each) for each in self.options.processors})
         summary = Summary(
             self.name, nodes, len(model.kernels), stored_bytes(model, weights), planned.arena_bytes, planned.live_bytes,
-            self.seconds, {name: sum(array.nbytes for array in objects.values()) for name, objects in code.items()},
+            self.seconds, {name: sum(array.nbytes for array in made.objects.values()) for name, made in code.items()},
         )  # fmt: skip
         return Compiled(model, weights, summary, code)
 

@@ -2,7 +2,7 @@
 """Stage 8: code objects for the GPUs that were asked for. The CPU's kernels are part of the engine and need none.
 
 A resource's schedule and weights serve every target; what a GPU needs besides is `code.<target>.safetensors`, one array
-of bytes for each group of kernels that was compiled together, named by the kernels in it.
+of bytes for each group of kernels that was compiled together, named by the kernels in it, and `code.<target>.json`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,12 @@ import numpy as np
 from reefd.compiler.errors import CompileError, Problem
 from reefd.compiler.progress import Progress
 from reefd.gpu.target import TARGETS
+from reefd.resource.code import Code
 from reefd.resource.schema import ModelFile
 
 # What a user writes: the device's name in reefd, and the processor as its vendor calls it.
 _DEVICES = {"cuda": "sm_", "hip": "gfx"}
 _ALIASES = {"sm_90": "sm_90a"}  # the same processor; without the letter its newest instructions are left out
-
-Code = dict[str, np.ndarray]
 
 
 def known_targets() -> list[str]:
@@ -46,21 +45,11 @@ def build_code(
     """Plans and compiles a model's kernels for one processor. CompileError: a kernel that has no GPU form, or a
     compiler that is missing or refuses."""
     from reefd.gpu.compile import CompileError as RefusedError
-    from reefd.gpu.compile import compile_source, target_kind
     from reefd.gpu.lower import LowerError
-    from reefd.gpu.program import batches, plan_program
-    from reefd.gpu.source import kernel_source
+    from reefd.gpu.program import plan_program
+    from reefd.gpu.stored import make
 
-    code: Code = {}
     try:
-        groups = batches(plan_program(model, weights, processor, model.precision).steps)
-        total = sum(map(len, groups))
-        done = 0
-        for group in groups:
-            progress.step(done, total, f"{processor} {group[0].name}")
-            done += len(group)
-            content = compile_source(kernel_source(group, target_kind(processor)), processor)
-            code[" ".join(kernel.name for kernel in group)] = np.frombuffer(content, np.uint8)
+        return make(plan_program(model, weights, processor, model.precision), progress=progress.step)
     except (LowerError, RefusedError) as error:
         raise CompileError(path, [Problem(f"target {processor}: {error}")]) from None
-    return code

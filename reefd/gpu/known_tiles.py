@@ -5,9 +5,10 @@ A shape with another epilogue (activation, residual, pitches) takes the tile of 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from .conv import ConvShape, Tile
 
@@ -36,13 +37,21 @@ class KnownTiles(Mapping[ConvShape, Tile]):
         return len(self._tiles)
 
 
+def parse_tiles(entries: Iterable[Sequence[Any]]) -> list[tuple[ConvShape, Tile]]:
+    """From JSON: each the fields of a shape, then its tile as a list. TypeError, ValueError: something else."""
+    return [
+        (ConvShape._make(tuple(f) if isinstance(f, list) else f for f in shape), Tile(*tile))
+        for *shape, tile in entries
+    ]
+
+
+def tile_entries(tiles: Mapping[ConvShape, Tile]) -> list[list[Any]]:
+    """What parse_tiles reads."""
+    return [[*shape, list(tile)] for shape, tile in tiles.items()]
+
+
 @cache
 def known_tiles(target: str) -> KnownTiles:
     """Of a target; empty where nothing was measured."""
     path = Path(__file__).with_name(f"tiles_{target}.json")
-    if not path.exists():
-        return KnownTiles([])
-    return KnownTiles(
-        (ConvShape._make(tuple(f) if isinstance(f, list) else f for f in shape), Tile(*tile))
-        for *shape, tile in json.loads(path.read_text())
-    )
+    return KnownTiles(parse_tiles(json.loads(path.read_text())) if path.exists() else [])

@@ -25,6 +25,8 @@ class Lowered(NamedTuple):
     constants: dict[str, Array]
     dtypes: list[str]
     places: list[tuple[str | int, int]]
+    operations: list[str]  # of each launch: the kernel of the schedule whose work it does
+    tiles: dict[ConvShape, Tile]  # what was chosen
 
 
 OPERATORS: dict[str, Callable[[Lowering, Scheduled], None]] = {
@@ -65,6 +67,7 @@ def lower_model(
     that has no GPU form, and why."""
     low = Lowering(model, weights, target, dtype, tiles or {})
     launches: list[Launch] = []
+    operations: list[str] = []
     problems: list[str] = []
     for kernel in model.kernels:
         try:
@@ -73,8 +76,10 @@ def lower_model(
             OPERATORS[kernel.op](low, kernel)
         except (LowerError, ValueError) as error:
             problems.append(f"kernel {kernel.name!r} ({kernel.op}): {error}")
-        launches += low.finish()
+        made = low.finish()
+        launches += made
+        operations += [kernel.name] * len(made)
     if problems:
         raise LowerError("; ".join(problems))
     places = [low.place(index) for index in range(len(model.storage))]
-    return Lowered(launches, low.constants, low.dtypes, places)
+    return Lowered(launches, low.constants, low.dtypes, places, operations, low.tiles)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a code object says of its kernels: registers, local memory, spills; and the occupancy that follows on gfx906."""
+"""What a code object says of its kernels: registers, local memory, spills."""
 
 import struct
 from typing import Any, NamedTuple
 
 import msgspec
 
-from .instance import Kernel, ceil_div
+from .instance import ceil_div
+
+_REGISTERS, _FRAME = 0x2F, 0x11  # attributes of .nv.info
 
 
 class NotesError(Exception):
@@ -27,6 +29,7 @@ class _Section(NamedTuple):
     type: int
     data: bytes
     link: int
+    size: int
 
 
 def _sections(code: bytes) -> list[_Section]:
@@ -36,7 +39,7 @@ def _sections(code: bytes) -> list[_Section]:
     size, count, names = struct.unpack_from("<HHH", code, 58)
     raw = [struct.unpack_from("<IIQQQQIIQQ", code, start + i * size) for i in range(count)]
     text = code[raw[names][4] :]
-    return [_Section(_text(text, r[0]), r[1], code[r[4] : r[4] + r[5]] if r[1] != 8 else b"", r[6]) for r in raw]
+    return [_Section(_text(text, r[0]), r[1], code[r[4] : r[4] + r[5]] if r[1] != 8 else b"", r[6], r[5]) for r in raw]
 
 
 def _text(table: bytes, offset: int) -> str:
@@ -63,11 +66,14 @@ def _amd(kernel: dict[str, Any]) -> Resources:
 
 
 def nvidia_resources(code: bytes) -> dict[str, Resources]:
-    """By kernel name, from a cubin's .nv.info: registers of a thread, and its stack frame."""
+    """By kernel name, from a cubin: registers of a thread and its stack frame from .nv.info, shared memory that the
+    source declares from the size of its section."""
     sections = _sections(code)
-    symbols = next(s for s in sections if s.name == ".symtab")
-    names = sections[symbols.link].data
+    symbols = next((s for s in sections if s.name == ".symtab"), None)
     info = next((s.data for s in sections if s.name == ".nv.info"), b"")
+    if symbols is None or not info:
+        raise NotesError("not a cubin")
+    names = sections[symbols.link].data
     found: dict[str, dict[int, int]] = {}
     at = 0
     while at + 4 <= len(info):
@@ -75,17 +81,19 @@ def nvidia_resources(code: bytes) -> dict[str, Resources]:
         at += 4
         if form != 4:
             continue
-        if attribute in (0x2F, 0x11):  # register count, frame size: (symbol, value)
+        if attribute in (_REGISTERS, _FRAME):  # (symbol, value)
             symbol, value = struct.unpack_from("<II", info, at)
             (name,) = struct.unpack_from("<I", symbols.data, symbol * 24)
             found.setdefault(_text(names, name), {})[attribute] = value
         at += size
-    return {name: Resources(v.get(0x2F, 0), 0, 0, v.get(0x11, 0)) for name, v in found.items()}
+    shared = {s.name.removeprefix(".nv.shared."): s.size for s in sections if s.name.startswith(".nv.shared.")}
+    return {
+        name: Resources(v.get(_REGISTERS, 0), 0, shared.get(name, 0), v.get(_FRAME, 0)) for name, v in found.items()
+    }
 
 
-def occupancy(kernel: Kernel, resources: Resources) -> int:
-    """Waves on one SIMD of gfx906: 256 vector registers a lane in fours, 64 KiB of LDS a compute unit, at most 10."""
-    waves = ceil_div(kernel.threads, 64)
-    by_registers = 256 // (ceil_div(max(1, resources.vector_registers), 4) * 4)
-    by_memory = (64 << 10) // max(1, kernel.shared + resources.local_bytes) * waves // 4
-    return min(10, by_registers, max(1, by_memory) if kernel.shared <= 64 << 10 else 0)
+def code_resources(target: str, code: bytes) -> dict[str, Resources]:
+    """By the name of the entry point; nothing for code that runs on a processor. NotesError."""
+    if target.startswith("gfx"):
+        return amd_resources(code)
+    return nvidia_resources(code) if target.startswith("sm_") else {}

@@ -35,6 +35,7 @@ class Step(NamedTuple):
     name: str
     kernel: Kernel
     arguments: list[Argument]
+    operation: str = ""  # the kernel of the schedule; empty: the transfer of the outputs
 
 
 class Program(NamedTuple):
@@ -44,6 +45,7 @@ class Program(NamedTuple):
     steps: list[Step]
     constants: NDArray[np.uint8]
     workspace_bytes: int
+    tiles: Mapping[ConvShape, Tile] = {}  # what was chosen for its convolutions and products
 
 
 Compile = Callable[[Sequence[tuple[str, str]]], Iterable[bytes]]
@@ -92,11 +94,11 @@ def plan_program(
 
     def step(number: int, launch: Launch) -> Step:
         arguments = [argument(given) for given in launch.args]
-        return Step(f"{number}:{launch.kernel.family.lower()}", launch.kernel, arguments)
+        return Step(f"{number}:{launch.kernel.family.lower()}", launch.kernel, arguments, lowered.operations[number])
 
     steps = [step(number, launch) for number, launch in enumerate(lowered.launches)]
     steps.append(output_step(area_bytes(model, model.outputs)))
-    return Program(target, steps, constants, ceil_div(workspace, 256) * 256)
+    return Program(target, steps, constants, ceil_div(workspace, 256) * 256, lowered.tiles)
 
 
 def output_step(nbytes: int) -> Step:

@@ -52,8 +52,9 @@ def kernel_source(kernels: Iterable[Kernel], target: str, forms: Sequence[str] =
 def _entry(kernel: Kernel, forms: Sequence[str]) -> str:
     name = kernel.name
     cluster = f"REEF_CLUSTER({kernel.cluster})" if kernel.cluster > 1 else ""
+    resident = f"REEF_RESIDENT({kernel.resident})" if kernel.resident > 1 else ""
     entries = [
-        f"REEF_{form.upper()}({name}, {kernel.threads}, {kernel.resident}, {cluster}, {kernel.family}<K_{name}>::run)\n"
+        f"REEF_{form.upper()}({name}, {kernel.threads}, {resident}, {cluster}, {kernel.family}<K_{name}>::run)\n"
         for form in forms
     ]
     return f"struct K_{name} {{\n{kernel.text}\n}};\n" + "".join(entries)

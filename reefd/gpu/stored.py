@@ -1,35 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A resource's code objects as a program that a GPU device loads: planned again here, code found by kernel name."""
+"""A program's code as a resource keeps it, and such code as a program again: planned anew, code found by name."""
 
-import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from reefd._engine import GpuProgram
 from reefd.resource import Resource, ResourceError
-from reefd.resource.read import code_name, read_code
+from reefd.resource.code import VERSION, Code, CodeFile, Facts, KernelCode, LaunchCode
+from reefd.resource.read import code_file_name, processors, read_code
 
-from .compile import target_kind
+from .compile import compile_source, target_kind
+from .instance import Kernel
+from .known_tiles import parse_tiles, tile_entries
 from .lower import LowerError
-from .notes import Resources, amd_resources, nvidia_resources, occupancy
-from .program import Program, assemble, plan_program
+from .notes import Resources, code_resources
+from .occupancy import occupancy
+from .program import Program, assemble, batches, plan_program
+from .source import kernel_source
 
-_CODE = re.compile(r"code\.([a-z0-9_]{1,32})\.safetensors")
 _DEVICES = {"cuda": "cuda:sm_90", "hip": "hip:gfx906", "host": "host"}
 
 
-def targets(resource: Resource) -> list[str]:
-    """The processors that a resource holds code for."""
-    return sorted(match[1] for path in resource.path.iterdir() if (match := _CODE.fullmatch(path.name)))
+def make(program: Program, *, tuned_on: str = "", progress: Callable[[int, int, str], None] | None = None) -> Code:
+    """Compiles a program's kernels, noting what the compiler says. CompileError: there is none, or it refused."""
+    groups = batches(program.steps)
+    total, done = sum(map(len, groups)), 0
+    objects: dict[str, np.ndarray] = {}
+    kernels: list[KernelCode] = []
+    for group in groups:
+        if progress:
+            progress(done, total, f"{program.target} {group[0].name}")
+        done += len(group)
+        content = compile_source(kernel_source(group, target_kind(program.target)), program.target)
+        objects[" ".join(kernel.name for kernel in group)] = np.frombuffer(content, np.uint8)
+        kernels += _facts(program.target, group, content)
+    launches = [
+        LaunchCode(step.operation, step.kernel.name, step.kernel.blocks, step.kernel.threads) for step in program.steps
+    ]
+    tiles = tile_entries(program.tiles)
+    return Code(objects, CodeFile(VERSION, program.target, tuned_on, tiles, launches, kernels))
 
 
-def plan(resource: Resource, target: str) -> Program:
-    """LowerError: a kernel has no GPU form."""
-    return plan_program(resource.model, resource.weights, target, resource.model.precision)
+def _facts(target: str, group: list[Kernel], code: bytes) -> list[KernelCode]:
+    """Of each kernel; none where kernels run on a processor of the machine."""
+    noted = code_resources(target, code)
+
+    def facts(kernel: Kernel, used: Resources) -> Facts:
+        held, share = occupancy(target, kernel, used)
+        shared = kernel.shared + used.local_bytes
+        return Facts(used.vector_registers, used.scalar_registers, shared, used.scratch_bytes, held, share)
+
+    return [
+        KernelCode(kernel.name, facts(kernel, noted[kernel.name]), facts(kernel, noted[f"{kernel.name}_p"]))
+        for kernel in group
+        if noted
+    ]
+
+
+def plan(resource: Resource, code: CodeFile) -> Program:
+    """The program that the code was made for. LowerError, ValueError: another release made it."""
+    tiles = dict(parse_tiles(code.tiles))
+    return plan_program(resource.model, resource.weights, code.processor, resource.model.precision, tiles)
 
 
 def load(resource: Resource, target: str) -> GpuProgram:
     """What a GPU device loads. `target` "" (the driver does not tell): the only one there is. ResourceError says what
     is missing or damaged."""
-    there = targets(resource)
+    there = processors(resource)
     if not target and len(there) == 1:
         target = there[0]
     code = read_code(resource, target) if target in there else None
@@ -39,24 +77,11 @@ def load(resource: Resource, target: str) -> GpuProgram:
         wanted = _DEVICES[target_kind(target)] if target else "TARGET"
         raise ResourceError(resource.path, f"{device}; {has}: `reefctl compile --target {wanted}`")
     try:
-        return assemble(plan(resource, target), {names: content.tobytes() for names, content in code.items()})
-    except (LowerError, KeyError) as error:
-        path = resource.path / code_name(target)
+        return assemble(plan(resource, code.file), _bytes(code.objects))
+    except (LowerError, KeyError, TypeError, ValueError) as error:
+        path = resource.path / code_file_name(target)
         raise ResourceError(path, f"made by another release of reefd ({error}); compile it again") from None
 
 
-def kernel_facts(resource: Resource, target: str) -> dict[str, tuple[Resources, int]]:
-    """What the compiler noted in the code of each entry point, and its occupancy: waves on one SIMD of an AMD GPU, 0 on
-    others. ResourceError."""
-    code = read_code(resource, target)
-    if code is None:
-        raise ResourceError(resource.path, f"it has no code for {target}")
-    hip = target_kind(target) == "hip"
-    noted: dict[str, Resources] = {}
-    for content in code.values():
-        noted |= (amd_resources if hip else nvidia_resources)(content.tobytes())
-    facts = {}
-    for step in plan(resource, target).steps:
-        for entry in (step.kernel.name, f"{step.kernel.name}_p"):
-            facts[entry] = (noted[entry], occupancy(step.kernel, noted[entry]) if hip else 0)
-    return facts
+def _bytes(objects: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    return {names: content.tobytes() for names, content in objects.items()}

@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from reefd.inspect import cost, memory
 from reefd.resource import Resource
+from reefd.resource.code import CodeFile, Facts
+from reefd.resource.read import processors, read_code
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class KernelCost(msgspec.Struct, frozen=True):
@@ -41,6 +48,7 @@ class Inspection(msgspec.Struct, frozen=True):
     live_bytes: int  # the most that is alive at a time: no plan for this schedule can take less
     time_us: float
     timed_with: str  # what the times were measured with; empty: not measured
+    code: list[CodeFile]  # one for each GPU that there is code for
 
 
 def inspect(resource: Resource, times_ns: list[float] | None = None, timed_with: str = "") -> Inspection:
@@ -86,11 +94,12 @@ def inspect(resource: Resource, times_ns: list[float] | None = None, timed_with:
         live_bytes=max(memory.live_bytes(model), default=0),
         time_us=round(total / 1e3, 3),
         timed_with=timed_with,
+        code=[made.file for processor in processors(resource) if (made := read_code(resource, processor))],
     )
 
 
-def show(found: Inspection) -> None:
-    """The table for people."""
+def show(found: Inspection, *, with_code: bool = False) -> None:
+    """The table for people; with the kernels of each GPU's code, where asked for."""
     from rich.console import Console
     from rich.table import Table
 
@@ -123,3 +132,50 @@ def show(found: Inspection) -> None:
     if found.timed_with:
         rate = found.flops / found.time_us / 1e3 if found.time_us else 0.0
         console.print(f"time: {found.time_us / 1e3:,.3f} ms, {rate:,.1f} GFLOP/s, {found.timed_with}", soft_wrap=True)
+    for code in found.code:
+        if with_code:
+            console.print()
+            console.print(_code_table(code))
+        console.print(_describe_code(code), soft_wrap=True)
+
+
+def _code_table(code: CodeFile) -> Table:
+    """Each launch of a GPU, and of its two forms what the compiler noted."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("operation", "kernel"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for column in ("blocks", "threads", "registers", "scalar", "shared", "scratch", "occupancy"):
+        table.add_column(column, justify="right", no_wrap=True)
+    kernels = {kernel.name: kernel for kernel in code.kernels}
+    for launch in code.launches:
+        row = [launch.operation or "(outputs)", launch.kernel, f"{launch.blocks:,}", f"{launch.threads:,}"]
+        if launch.kernel in kernels:
+            plain, other = kernels[launch.kernel].plain, kernels[launch.kernel].preemptible
+            row += [
+                _both(str(plain.vector_registers), str(other.vector_registers)),
+                _both(str(plain.scalar_registers), str(other.scalar_registers)),
+                f"{plain.shared_bytes:,}",
+                _both(str(plain.scratch_bytes), str(other.scratch_bytes)),
+                _both(f"{plain.occupancy:.0%}", f"{other.occupancy:.0%}"),
+            ]
+        table.add_row(*row)
+    return table
+
+
+def _both(plain: str, preemptible: str) -> str:
+    return plain if plain == preemptible else f"{plain} / {preemptible}"
+
+
+def _describe_code(code: CodeFile) -> str:
+    facts: list[Facts] = [facts for kernel in code.kernels for facts in (kernel.plain, kernel.preemptible)]
+    words = f"code for {code.processor}: {len(code.launches)} launches"
+    if facts:
+        spilling = sum(f.scratch_bytes > 0 for f in facts)
+        words += (
+            f" of {len(code.kernels)} kernels, at most {max(f.vector_registers for f in facts)} vector registers, "
+            f"occupancy from {min(f.occupancy for f in facts):.0%}, "
+            + (f"{spilling} of {len(facts)} entry points use scratch memory" if spilling else "no scratch memory")
+        )
+    return words + (f", tiles measured on {code.tuned_on}" if code.tuned_on else "")

@@ -4,6 +4,7 @@
     model.json               the schedule: storage, kernel instances, inputs and outputs (schema.py)
     model.safetensors        the weights (tensors.py)
     code.sm_90a.safetensors  a GPU's code objects, one array of bytes for each group of kernels compiled together
+    code.sm_90a.json         what they hold: launches, registers and memory of each kernel, the tiles chosen (code.py)
     profile.cpu.json         what its kernels cost on this machine (profile.py), once `reefctl profile` was run
     SHA256SUMS               the hashes of all, as `sha256sum -c` reads them
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reefd.resource import check, profile, tensors
+from reefd.resource import code as code_file
+from reefd.resource.code import Code
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile
 from reefd.resource.schema import ModelFile
@@ -29,6 +31,7 @@ _MAX_MODEL = 64 << 20
 _MAX_CODE = 1 << 30
 _MAX_WEIGHTS = 16 << 30
 _MAX_SUMS = 64 << 10
+_CODE = re.compile(r"code\.([a-z0-9_]{1,32})\.safetensors")
 _PROFILE = re.compile(r"profile\.([a-z]{1,16})\.json")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]*)")
 
@@ -80,10 +83,15 @@ def code_name(processor: str) -> str:
     return f"code.{processor}.safetensors"
 
 
-def read_code(resource: Resource, processor: str) -> Mapping[str, np.ndarray] | None:
-    """The code objects for a GPU, by the names of the kernels in each; None where the model was not compiled for it.
-    ResourceError: damaged, or the folder is another build by now."""
-    name = code_name(processor)
+def code_file_name(processor: str) -> str:
+    """The file that says what they hold."""
+    return f"code.{processor}.json"
+
+
+def read_code(resource: Resource, processor: str) -> Code | None:
+    """The code for a GPU; None where the model was not compiled for it. ResourceError: damaged, or the folder is
+    another build by now."""
+    name, file_name = code_name(processor), code_file_name(processor)
     directory = _open(resource.path)
     try:
         sums = _read_sums(directory, resource.path)
@@ -92,9 +100,16 @@ def read_code(resource: Resource, processor: str) -> Mapping[str, np.ndarray] | 
         if name not in sums:
             return None
         content = _read_hashed(directory, resource.path, name, _MAX_CODE, sums)
+        facts = _read_hashed(directory, resource.path, file_name, code_file.MAX_FILE, sums)
     finally:
         os.close(directory)
-    return tensors.parse(resource.path / name, content)
+    file = code_file.parse(resource.path / file_name, facts)
+    return Code(tensors.parse(resource.path / name, content), file)
+
+
+def processors(resource: Resource) -> list[str]:
+    """The GPUs that a resource holds code for. ResourceError."""
+    return sorted(match[1] for name in read_sums(resource.path) if (match := _CODE.fullmatch(name)))
 
 
 def _digest(sums: dict[str, str]) -> str:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reefd.resource import check, tensors
+from reefd.resource.code import Code, CodeFile
 from reefd.resource.errors import ResourceError
 from reefd.resource.profile import Profile, file_name
-from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, code_name, read, read_sums
+from reefd.resource.read import MODEL, SUMS, WEIGHTS, Resource, code_file_name, code_name, read, read_sums
 from reefd.resource.schema import ModelFile
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ _RENAME_EXCHANGE = 2
 
 def write(
     folder: Path | str, model: ModelFile, weights: Mapping[str, np.ndarray],
-    code: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    code: Mapping[str, Code] | None = None,
 ) -> None:  # fmt: skip
-    """Writes the folder, replacing an older resource of that name. `code`: for each GPU its code objects.
+    """Writes the folder, replacing an older resource of that name. `code`: for each GPU.
     ResourceError: it is something else, or the disk fails."""
     folder = Path(folder).absolute()
     try:
@@ -46,8 +47,10 @@ def write(
     def fill(staging: Path) -> dict[str, str]:
         stored = tensors.narrowed(weights) if model.precision == "float16" else weights
         files = {WEIGHTS: tensors.serialize(stored)}
-        files |= {code_name(processor): tensors.serialize(objects) for processor, objects in (code or {}).items()}
         sums = {MODEL: _write_file(staging / MODEL, [_json(model)])}
+        for processor, made in (code or {}).items():
+            files[code_name(processor)] = tensors.serialize(made.objects)
+            files[code_file_name(processor)] = [_json(made.file)]
         return sums | {name: _write_file(staging / name, pieces) for name, pieces in files.items()}
 
     _replace(folder, fill)
@@ -56,23 +59,33 @@ def write(
 def write_profile(resource: Resource, profile: Profile) -> None:
     """Puts a profile into the folder that `resource` was read from; profiles of other devices stay. ResourceError: the
     folder is another build by now, or the disk fails."""
+    _write_beside(resource, {file_name(profile.device): [_json(profile)]})
+
+
+def write_code(resource: Resource, processor: str, code: Code) -> None:
+    """Puts another build of its code for one GPU into the folder that `resource` was read from. ResourceError: the
+    folder is another build by now, or the disk fails."""
+    files = {code_name(processor): tensors.serialize(code.objects), code_file_name(processor): [_json(code.file)]}
+    _write_beside(resource, files)
+
+
+def _write_beside(resource: Resource, files: Mapping[str, Iterable[bytes | memoryview]]) -> None:
+    """Replaces files of a resource that others stay valid with."""
     folder = resource.path.absolute()
-    name = file_name(profile.device)
-    now = read(folder)
-    if now.digest != resource.digest:
-        raise ResourceError(folder, "was compiled again meanwhile; profile it again")
+    if read(folder).digest != resource.digest:
+        raise ResourceError(folder, "was compiled again meanwhile; do this again")
 
     def fill(staging: Path) -> dict[str, str]:
         sums = read_sums(folder)
         for kept in sums:
-            if kept != name:
+            if kept not in files:
                 _link(folder / kept, staging / kept)
-        return sums | {name: _write_file(staging / name, [_json(profile)])}
+        return sums | {name: _write_file(staging / name, pieces) for name, pieces in files.items()}
 
     _replace(folder, fill)
 
 
-def _json(document: ModelFile | Profile) -> bytes:
+def _json(document: ModelFile | Profile | CodeFile) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 

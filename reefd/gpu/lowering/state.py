@@ -62,7 +62,7 @@ class Lowering:
         self.constants: dict[str, Array] = {}
         self.dtypes = [self._dtype(storage) for storage in model.storage]
         self._known = tiles
-        self._tiles: dict[ConvShape, Tile] = {}
+        self.tiles: dict[ConvShape, Tile] = {}
         self._launches: list[Launch] = []
         self._after: list[Launch] = []
         self._workspace = 0
@@ -166,13 +166,13 @@ class Lowering:
             raise LowerError(f"tensors of the type {next(d for d in dtypes if d not in FLOATS)}")
 
     def tile(self, shape: ConvShape) -> Tile:
-        if shape not in self._tiles:
+        if shape not in self.tiles:
             tiles = candidate_tiles(shape, self.target)
             if not tiles:
                 raise LowerError("no tile fits this shape")
             known = self._known.get(shape)
-            self._tiles[shape] = known if known in tiles else tiles[0]
-        return self._tiles[shape]
+            self.tiles[shape] = known if known in tiles else tiles[0]
+        return self.tiles[shape]
 
 
 def activation_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
