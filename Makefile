@@ -29,7 +29,7 @@ help:
 	@echo 'make test-random 5,000 random chains of operators against ONNX Runtime'
 	@echo 'make test-zoo    every network of the zoo against ONNX Runtime; the large ones take a while'
 	@echo 'make fuzz-onnx   20,000 damaged and hostile models through the compiler, in children with limits'
-	@echo 'make test-gfx906 the GPU kernels of many networks compile for the MI50 without spilling (needs clang)'
+	@echo 'make test-gfx906 every GPU kernel of every network compiles for the MI50 without spilling (K=resnet50: only that)'
 	@echo 'make bench-models whole networks beside ONNX Runtime, on 1 and 2 threads; JSON in build/bench'
 	@echo 'make bench-checkpoints  the longest time between check points of every kernel of the zoo'
 	@echo 'make test-systemd the package under a real systemd in namespaces: life, watchdog, reload, upgrade (root)'
@@ -101,8 +101,10 @@ bench-gpu: setup
 	$(BIN)/python -m reefd.bench.gpu_prepare build/bench/gpu
 	$(BIN)/reefctl bench gpu --json >build/bench/gpu.json
 
+# K='iris or resnet50': only those. build/gfx906 keeps what was compiled before.
 test-gfx906: setup
-	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu
+	@.ci/packages clang-15 lld-15 >/dev/null || echo 'without a compiler for AMD GPUs nothing is tested'
+	$(BIN)/python -m pytest -q -s -m gfx906 tests/gpu $(if $(K),-k '$(K)')
 
 bench-models: setup
 	@mkdir -p build/bench

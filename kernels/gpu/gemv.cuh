@@ -33,20 +33,20 @@ template <class K> struct Gemv {
         float sum[K::M] = {};
         auto add = [&](const Chunk& w, int step) {
             int c = step * K::LANES + lane;
-            float a[chunk], b[chunk];
-            unpack(w, a, T{});
 #pragma unroll
             for (int m = 0; m < K::M; m++) {
                 if (chunks % K::LANES != 0 && c >= chunks) continue;
+                Chunk values;
                 if constexpr (K::DEPTH % chunk == 0) {
-                    unpack(load_chunk(x + m * K::DEPTH + c * chunk, true), b, T{});
+                    values = load_chunk(x + m * K::DEPTH + c * chunk, true);
                 } else {
+                    float b[chunk];
 #pragma unroll
                     for (int e = 0; e < chunk; e++)
                         b[e] = c * chunk + e < K::DEPTH ? as_float(x[m * K::DEPTH + c * chunk + e]) : 0.0f;
+                    values = pack(b, T{});
                 }
-#pragma unroll
-                for (int e = 0; e < chunk; e++) sum[m] = fused_multiply_add(a[e], b[e], sum[m]);
+                sum[m] = dot(w, values, sum[m], T{});
             }
         };
         for (int first = 0; first < steps; first += ahead) {

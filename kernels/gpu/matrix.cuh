@@ -75,17 +75,6 @@ template <class K> struct ScalarProduct {
         slice = t / (threads_across * threads_down);
     }
 
-    REEF_MEMBER static float dot(const Chunk& a, const Chunk& b, float total, float) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) total = fused_multiply_add(bits_to_float(a.word[i]), bits_to_float(b.word[i]), total);
-        return total;
-    }
-    REEF_MEMBER static float dot(const Chunk& a, const Chunk& b, float total, Half) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) total = dot2(a.word[i], b.word[i], total);
-        return total;
-    }
-
     REEF_MEMBER void add(const Chunk* left, const Chunk* right) {
         constexpr int steps = G::columns / K::SLICES;
 #pragma unroll(steps < REEF_MOST_STEPS ? steps : REEF_MOST_STEPS)

@@ -84,3 +84,15 @@ REEF_DEVICE Chunk pack(const float (&in)[8], Half) {
     for (int i = 0; i < 4; i++) chunk.word[i] = to_half(in[2 * i]).bits | (u32)to_half(in[2 * i + 1]).bits << 16;
     return chunk;
 }
+
+// The sum of the products of two chunks of T, added to `total` in order.
+REEF_DEVICE float dot(const Chunk& a, const Chunk& b, float total, float) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) total = fused_multiply_add(bits_to_float(a.word[i]), bits_to_float(b.word[i]), total);
+    return total;
+}
+REEF_DEVICE float dot(const Chunk& a, const Chunk& b, float total, Half) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) total = dot2(a.word[i], b.word[i], total);
+    return total;
+}

@@ -46,11 +46,12 @@ template <class K> struct InputTile {
     static constexpr int rows_each = (K::BM * G::columns + K::THREADS - 1) / K::THREADS;
     static constexpr bool exact = K::BM * G::columns % K::THREADS == 0;
     static constexpr bool asynchronous = REEF_ASYNC_COPIES && !K::GATHER;
-    static_assert(K::KH * K::KW <= 64, "a row's taps fit a mask");
+    static constexpr bool masked = K::KH * K::KW <= 64;
 
     const In* map;
     int offset[rows_each];  // of tap 0, channel 0, in elements; may lie before the map
-    Mask inside[rows_each];  // one bit a tap
+    Mask inside[rows_each];  // one bit a tap; with more taps than bits, whether the row is a pixel
+    int corner[masked ? 1 : rows_each];  // there: the window's first row and column, 16 bits each
     Chunk held[asynchronous ? 1 : rows_each];
 
     REEF_MEMBER InputTile(const void* x, int row_tile, int group) {
@@ -62,14 +63,30 @@ template <class K> struct InputTile {
             int top = at / K::OW * K::SH - K::PT, left = at % K::OW * K::SW - K::PL;
             offset[j] = K::X_NCHW ? image * (K::X_PITCH * K::H * K::W) + top * K::W + left
                                   : ((image * K::H + top) * K::W + left) * K::X_PITCH;
-            Mask across = 0, all = 0;
+            if constexpr (masked) {
+                Mask across = 0, all = 0;
 #pragma unroll
-            for (int kw = 0; kw < K::KW; kw++)
-                if ((unsigned)(left + kw * K::DW) < K::W) across |= (Mask)1 << kw;
+                for (int kw = 0; kw < K::KW; kw++)
+                    if ((unsigned)(left + kw * K::DW) < K::W) across |= (Mask)1 << kw;
 #pragma unroll
-            for (int kh = 0; kh < K::KH; kh++)
-                if ((unsigned)(top + kh * K::DH) < K::H) all |= across << (kh * K::KW);
-            inside[j] = pixel < G::pixels ? all : 0;
+                for (int kh = 0; kh < K::KH; kh++)
+                    if ((unsigned)(top + kh * K::DH) < K::H) all |= across << (kh * K::KW);
+                inside[j] = pixel < G::pixels ? all : 0;
+            } else {
+                static_assert(K::H + K::PT < 32768 && K::W + K::PL < 32768, "a corner fits 16 bits");
+                inside[j] = pixel < G::pixels;
+                corner[j] = (int)((u32)top << 16 | (u16)left);
+            }
+        }
+    }
+
+    // Whether tap `tap` of row j lies on the map.
+    REEF_MEMBER bool within(int j, int tap) const {
+        if constexpr (masked) {
+            return inside[j] >> tap & 1;
+        } else {
+            int row = (corner[j] >> 16) + tap / K::KW * K::DH, column = (int)(short)corner[j] + tap % K::KW * K::DW;
+            return inside[j] && (unsigned)row < K::H && (unsigned)column < K::W;
         }
     }
 
@@ -88,7 +105,7 @@ template <class K> struct InputTile {
             bool some = G::depth % K::BK == 0 || k < G::depth;
 #pragma unroll
             for (int j = 0; j < rows_each; j++) {
-                bool valid = some && (inside[j] >> tap & 1);
+                bool valid = some && within(j, tap);
                 const In* from = valid ? map + offset[j] + step : map;
 #if REEF_ASYNC_COPIES
                 if (mine(j)) copy_async(stage + G::place(row(j), column()), from, valid);
@@ -104,7 +121,7 @@ template <class K> struct InputTile {
                 bool some = G::depth % K::BK == 0 || k + e < G::depth;
 #pragma unroll
                 for (int j = 0; j < rows_each; j++)
-                    value[j][e] = some && (inside[j] >> tap & 1) ? as_float(map[offset[j] + step]) : 0.0f;
+                    value[j][e] = some && within(j, tap) ? as_float(map[offset[j] + step]) : 0.0f;
             }
 #pragma unroll
             for (int j = 0; j < rows_each; j++) held[j] = pack(value[j], T{});

@@ -84,11 +84,13 @@ def find_clang() -> str | None:
     return None
 
 
-def _clang(source: str, target: str) -> bytes:
+def clang_command(target: str) -> list[str]:
+    """How HIP source is compiled for an AMD GPU, without input and output. CompileError: there is no clang."""
     clang = find_clang()
     if clang is None:
         raise CompileError("clang was not found; install it with: apt-get install clang lld (or ROCm)")
-    options = [
+    return [
+        clang,
         "-x",
         "hip",
         "--cuda-device-only",
@@ -102,7 +104,10 @@ def _clang(source: str, target: str) -> bytes:
         "-fno-math-errno",
         "-Wno-pass-failed",
     ]
-    return _run([clang, *options], source, ".hip", target)
+
+
+def _clang(source: str, target: str) -> bytes:
+    return _run(clang_command(target), source, ".hip", target)
 
 
 _GXX = ["g++", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off"]

@@ -54,6 +54,11 @@ CASES = {
         ConvShape(1, 13, 11, 20, 68, (3, 3), (2, 2), (0, 1, 1, 0), bias=True, activation="relu"),
         FFMA,
     ),
+    "mma_121_taps": (
+        ConvShape(1, 23, 21, 3, 16, (11, 11), (4, 4), (2, 2, 2, 2), **HALF, x_dtype="float32", x_nchw=True, bias=True),
+        SMALL._replace(stages=2),
+    ),
+    "ffma_100_taps": (ConvShape(1, 12, 13, 4, 16, (10, 10), (1, 1), (4, 5, 5, 4)), Tile(32, 32, 16, 4, 4, stages=2)),
     "ffma_dilated": (
         ConvShape(1, 12, 12, 16, 16, (3, 3), (1, 1), (2, 2, 2, 2), (2, 2), residual=8, activation="hard_swish"),
         Tile(32, 32, 16, 4, 2, slices=2, stages=3),
