@@ -25,7 +25,7 @@ VERBS = {
     "run": ("reefd.cli_run:run", "Run a resource, once or timed."),
     "devices": ("reefd.cli_devices:devices", "List the devices of this machine and what they can do."),
     "zoo": ("reefd.zoo.cli:zoo", "Write networks of the literature as ONNX files."),
-    "bench": ("reefd.bench.cli:app", "Measure: bench ring, bench beside, bench models."),
+    "bench": ("reefd.bench.cli:app", "Measure what reefd costs and what it protects."),
 }
 
 app = App(name="reefctl", version=__version__, help="Checks, compiles, measures and watches what reefd runs.")

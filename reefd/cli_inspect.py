@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from reefd.cli_numbers import Seconds, Workers
+
 if TYPE_CHECKING:
     from reefd.resource import Resource
 
@@ -18,16 +20,13 @@ def inspect(
     /,
     *,
     time: Annotated[bool, Parameter(help="run the model and measure its kernels")] = True,
-    workers: Annotated[int, Parameter(help="worker threads; 0: one for each CPU")] = 0,
-    seconds: Annotated[float, Parameter(help="how long to measure")] = 1.0,
+    workers: Annotated[Workers, Parameter(help="worker threads; 0: one for each CPU")] = 0,
+    seconds: Annotated[Seconds, Parameter(help="how long to measure")] = 1.0,
     plot: Annotated[Path | None, Parameter(help="a PNG file to write the figure to")] = None,
     code: Annotated[bool, Parameter(help="also the kernels of each GPU's code", negative="")] = False,
     json: Annotated[bool, Parameter(help="one JSON object instead of a table", negative="")] = False,
 ) -> int:
     """Show a compiled model's kernels with FLOPs, bytes, time and share, and its activation memory."""
-    if workers < 0 or seconds <= 0:
-        print("expected --workers from 0 and --seconds above 0", file=sys.stderr)
-        return 1
     from reefd import _engine, resource
     from reefd.inspect import report
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from reefd.cli_numbers import Seconds, Share, Workers
+
 if TYPE_CHECKING:
     from reefd.resource import Profile
 
@@ -20,9 +22,9 @@ def profile(
     /,
     *,
     device: Annotated[Literal["cpu"], Parameter(help="what to measure on")] = "cpu",
-    workers: Annotated[int, Parameter(help="compute units of the daemon (its --workers); 0: one for each CPU")] = 0,
-    bound: Annotated[float, Parameter(help="share of its time that the model may lose to best-effort work")] = 0.02,
-    seconds: Annotated[float, Parameter(help="how long to measure with each number of compute units")] = 1.0,
+    workers: Annotated[Workers, Parameter(help="compute units of the daemon (its --workers); 0: one for each CPU")] = 0,
+    bound: Annotated[Share, Parameter(help="share of its time that the model may lose to best-effort work")] = 0.02,
+    seconds: Annotated[Seconds, Parameter(help="how long to measure with each number of compute units")] = 1.0,
     allow_busy: Annotated[
         bool, Parameter(help="keep what was measured while other programs used the processors", negative="")
     ] = False,
@@ -33,9 +35,6 @@ def profile(
     It holds what preempt_bound in a manifest is compared with, and how many compute units best-effort work may use
     beside the model. Stop the daemon first: whatever else runs is measured too.
     """
-    if not 0 <= bound <= 1 or workers < 0 or seconds <= 0:
-        print("expected --bound from 0 to 1, --workers from 0, --seconds above 0", file=sys.stderr)
-        return 1
     from reefd import _engine, resource
     from reefd.profile import measure
     from reefd.profile.load import OtherLoad

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from reefd.cli_numbers import CountOrZero, InFlight, Seconds, SecondsOrZero, Seed, Workers
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,22 +25,23 @@ def run(
         Path | None, Parameter(help="an .npz file with one array for each input, by name; without it, random ones")
     ] = None,
     outputs: Annotated[Path | None, Parameter(help="an .npz file to write: the model's outputs, by name")] = None,
-    iterations: Annotated[int, Parameter(help="requests to measure; 0: as many as --duration allows")] = 0,
-    duration: Annotated[float | None, Parameter(help="seconds to measure [default: 3]")] = None,
-    warm_up: Annotated[float | None, Parameter(help="seconds before, which do not count [default: 0.2]")] = None,
-    in_flight: Annotated[int, Parameter(help="requests in flight at a time")] = 1,
-    workers: Annotated[int, Parameter(name=["--workers", "--threads"], help="worker threads; 0: one for each CPU")] = 0,
+    iterations: Annotated[CountOrZero, Parameter(help="requests to measure; 0: as many as --duration allows")] = 0,
+    duration: Annotated[Seconds | None, Parameter(help="seconds to measure [default: 3]")] = None,
+    warm_up: Annotated[
+        SecondsOrZero | None, Parameter(help="seconds before, which do not count [default: 0.2]")
+    ] = None,
+    in_flight: Annotated[InFlight, Parameter(help="requests in flight at a time")] = 1,
+    workers: Annotated[
+        Workers, Parameter(name=["--workers", "--threads"], help="worker threads; 0: one for each CPU")
+    ] = 0,
     preemptible: Annotated[bool, Parameter(help="run the kernels of best-effort work", negative="")] = False,
-    seed: Annotated[int, Parameter(help="of the random inputs")] = 1,
+    seed: Annotated[Seed, Parameter(help="of the random inputs")] = 1,
     json: Annotated[bool, Parameter(help="one JSON object instead of a table", negative="")] = False,
 ) -> int:
     """Run a compiled model through a daemon of its own, and report throughput and where the time goes.
 
     With --outputs, and nothing that asks for a measurement, it runs once, without a daemon, and writes what it gave.
     """
-    if iterations < 0 or workers < 0 or not 1 <= in_flight <= 1024 or (duration or 1) <= 0 or (warm_up or 0) < 0:
-        print("expected --iterations and --workers from 0, --in-flight from 1, times above 0", file=sys.stderr)
-        return 1
     from libreef import ReefError
     from reefd import _engine, feeds, resource
     from reefd.bench.daemon import BenchError

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,10 +19,10 @@ def read(path: Path, resource: Resource) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
-                raise InputError(f"{path}: not an .npz file")
+                raise InputError(f"{path}: not an .npz file; numpy.savez writes one")
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: {error}") from None
+    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path}: not a whole .npz file, as numpy.savez writes it ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     return check(resource, arrays)

@@ -51,7 +51,8 @@ def read(name: str, directories: Sequence[Path]) -> Resource | None:
     try:
         return resource.read(folder)
     except resource.ResourceError as error:
-        raise LoadError(f"model {name}: {error}; compile it again with `reefctl compile`") from error
+        repair = "" if "compile" in error.reason else "; compile it again with `reefctl compile`"
+        raise LoadError(f"model {name}: {error}{repair}") from error
     except OSError as error:
         raise LoadError(f"model {name}: {folder}: {error.strerror}; compile it again with `reefctl compile`") from error
 

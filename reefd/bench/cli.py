@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
+from reefd.cli_numbers import Count, Rate, Scale, Seconds, Threads
+
 if TYPE_CHECKING:
     from reefd.bench.report import Case
 
@@ -43,7 +45,7 @@ def _reported(verb: str, measure: Callable[[], tuple[list[Case], dict[str, float
 
 
 @app.command
-def ring(*, json: Json = False, scale: float = 1.0) -> int:
+def ring(*, json: Json = False, scale: Scale = 1.0) -> int:
     """Round trip of an echo request, spinning and waiting, beside raw shared memory, a unix socket and gRPC.
 
     Parameters
@@ -60,8 +62,8 @@ def ring(*, json: Json = False, scale: float = 1.0) -> int:
 def beside(
     *,
     json: Json = False,
-    requests: int = 2000,
-    rate: float = 25.0,
+    requests: Count = 2000,
+    rate: Rate = 25.0,
     resource_dir: Path = Path("build/resource"),
 ) -> int:
     """Real-time requests alone and beside a best-effort load that saturates the device, in alternating seconds.
@@ -85,7 +87,7 @@ def preempt(
     *,
     device: Literal["cpu"] = "cpu",
     json: Json = False,
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     parts: str = "",
     policies: str = "",
     resource_dir: Path = Path("build/resource"),
@@ -129,8 +131,8 @@ def preempt(
 def interference(
     *,
     json: Json = False,
-    requests: int = 1000,
-    rate: float = 25.0,
+    requests: Count = 1000,
+    rate: Rate = 25.0,
     resource_dir: Path = Path("build/resource"),
 ) -> int:
     """Real-time requests alone and beside eight hostile best-effort clients, in alternating seconds.
@@ -150,7 +152,7 @@ def interference(
 
 
 @app.command
-def death(*, json: Json = False, rounds: int = 30, resource_dir: Path = Path("build/resource")) -> int:
+def death(*, json: Json = False, rounds: Count = 30, resource_dir: Path = Path("build/resource")) -> int:
     """How soon a client that waits knows that its daemon was killed, and how soon it is served again.
 
     Parameters
@@ -170,10 +172,10 @@ def models(
     *,
     device: Literal["cpu"] = "cpu",
     against: Literal["onnxruntime"] = "onnxruntime",
-    threads: int = 1,
+    threads: Threads = 1,
     models: str = "",
     realtime: Annotated[bool, Parameter(negative=())] = False,
-    seconds: float = 3.0,
+    seconds: Seconds = 3.0,
     folder: Path = Path("build/bench/models"),
     json: Json = False,
 ) -> int:
@@ -213,7 +215,7 @@ def models(
 
 
 @app.command
-def schedule(*, json: Json = False, samples: int = 400) -> int:
+def schedule(*, json: Json = False, samples: Count = 400) -> int:
     """What a turn of the engine costs with up to 1,000 sessions and 1,000 active requests, in simulated time.
 
     Parameters
@@ -232,8 +234,8 @@ def gpu(
     folder: Path = Path("build/bench/gpu"),
     networks: str = "",
     torch: str = "python3",
-    rounds: int = 500,
-    seconds: float = 3.0,
+    rounds: Count = 500,
+    seconds: Seconds = 3.0,
     json: Json = False,
 ) -> int:
     """Networks on an NVIDIA GPU beside PyTorch; preemption, exactness, and real-time work beside best-effort loads.

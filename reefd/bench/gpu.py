@@ -223,7 +223,10 @@ def measure(
     folder: Path, networks: Sequence[str], torch_python: str, rounds: int, seconds: float, say: Say
 ) -> dict[str, Any]:
     """All figures. What fails is reported in its place, so that a long run is not lost."""
-    device = _engine.GpuDevice("cuda")
+    try:
+        device = _engine.GpuDevice("cuda")
+    except _engine.EngineError as error:
+        raise BenchError(str(error)) from None
     result: dict[str, Any] = {"device": device.info, "networks": {}}
 
     def attempt(key: str, what: Callable[[], Any]) -> Any:

@@ -36,6 +36,9 @@ _PROFILE = re.compile(r"profile\.([a-z]{1,16})\.json")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
+_HINT = ": `reefctl compile MODEL.onnx -o FOLDER` makes a resource"
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A resource that passed every check. `weights` holds one read-only array for each weight storage, by name."""
@@ -121,7 +124,7 @@ def _open(folder: Path) -> int:
     try:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ResourceError(folder, error.strerror or "cannot be opened") from None
+        raise ResourceError(folder, (error.strerror or "cannot be opened") + _HINT) from None
 
 
 def _read_file(directory: int, folder: Path, name: str, limit: int) -> memoryview:
@@ -158,6 +161,10 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 def _read_sums(directory: int, folder: Path) -> dict[str, str]:
     path = folder / SUMS
+    try:
+        os.stat(SUMS, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        raise ResourceError(path, "No such file or directory" + _HINT) from None
     content = bytes(_read_file(directory, folder, SUMS, _MAX_SUMS))
     sums: dict[str, str] = {}
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):

@@ -7,12 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from reefd.cli_numbers import Count, Seed
+
 
 def zoo(
     *names: Annotated[str, Parameter(help="which networks; none: list them")],
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="the folder for NAME.onnx")] = Path(),
-    seed: Annotated[int, Parameter(help="of the random weights")] = 1,
-    batch: Annotated[int, Parameter(help="pictures or sentences of one request")] = 1,
+    seed: Annotated[Seed, Parameter(help="of the random weights")] = 1,
+    batch: Annotated[Count, Parameter(help="pictures or sentences of one request")] = 1,
 ) -> int:
     """Write networks of the literature as ONNX files, with seeded random weights.
 

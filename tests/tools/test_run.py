@@ -88,9 +88,8 @@ def test_outputs_are_the_models(detector: Path, reefctl: Command, tmp_path: Path
     [
         (("nowhere",), "nowhere"),
         (("DETECTOR", "--inputs", "nowhere.npz"), "nowhere.npz"),
-        (("DETECTOR", "--iterations", "-1"), "expected --iterations"),
-        (("DETECTOR", "--in-flight", "0"), "--in-flight from 1"),
-        (("DETECTOR", "--workers", "5000"), "workers"),
+        (("DETECTOR", "--inputs", __file__), "not a whole .npz file"),
+        (("DETECTOR", "--iterations", "1", "--outputs", "/nowhere/out.npz"), "/nowhere/out.npz"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
@@ -98,6 +97,20 @@ def test_what_is_wrong_is_said_in_a_line(
 ) -> None:
     done = reefctl("run", *(detector if argument == "DETECTOR" else argument for argument in arguments))
     assert done.returncode == 1 and reason in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run x --iterations -1", "run x --in-flight 0", "run x --workers 5000", "run x --duration nan",
+        "run x --warm-up -1", "run x --seed -1", "inspect x --seconds inf", "profile x --bound 2",
+        "bench ring --scale nan", "bench beside --rate 0", "bench death --rounds 0", "bench models --threads 0",
+        "bench schedule --samples 0", "bench nothing", "nothing", "run", "status --whatever",
+    ],
+)  # fmt: skip
+def test_arguments_that_make_no_sense_end_with_2(reefctl: Command, words: str) -> None:
+    done = reefctl(*words.split())
+    assert done.returncode == 2 and "Error" in done.stderr and "Traceback" not in done.stderr
 
 
 def steady(mean: float = 1000.0, stdev: float = 10.0) -> Distribution:
