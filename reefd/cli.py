@@ -42,6 +42,7 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     except OSError as error:  # a full disk, no permission: the text names the file
-        print(f"reefctl: {error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{place}{error.strerror or error}", file=sys.stderr)
         code = 1
     sys.exit(code)

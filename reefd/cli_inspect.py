@@ -42,7 +42,7 @@ def inspect(
             except ModuleNotFoundError as error:
                 print(f"{error}: {figure.NEEDS}", file=sys.stderr)
                 return 1
-    except (resource.ResourceError, _engine.ModelError, _engine.EngineError, ValueError, OSError) as error:
+    except (resource.ResourceError, _engine.ModelError, _engine.EngineError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if json:

@@ -51,7 +51,7 @@ def profile(
             )
             return 1
         resource.write_profile(found, made)
-    except (resource.ResourceError, _engine.ModelError, _engine.EngineError, ValueError, OSError) as error:
+    except (resource.ResourceError, _engine.ModelError, _engine.EngineError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if not quiet:

@@ -72,10 +72,14 @@ def run(
                 report.show(made)
         if outputs is not None:
             _write(outputs, results)
-    except (resource.ResourceError, feeds.InputError, _engine.ModelError, _engine.EngineError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except (BenchError, ReefError, OSError) as error:
+    except (
+        resource.ResourceError,
+        feeds.InputError,
+        _engine.ModelError,
+        _engine.EngineError,
+        BenchError,
+        ReefError,
+    ) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -98,5 +102,8 @@ def run_once(
 def _write(path: Path, results: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    with path.open("wb") as file:
-        np.savez(file, **results)  # type: ignore[arg-type]
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **results)  # type: ignore[arg-type]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

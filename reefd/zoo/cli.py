@@ -35,15 +35,12 @@ def zoo(
     if unknown:
         print(f"no network {', '.join(unknown)}; there are: {', '.join(NETWORKS)}", file=sys.stderr)
         return 1
-    if batch < 1:
-        print("expected --batch from 1", file=sys.stderr)
-        return 1
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            onnx.save(build(name, seed, batch), output / f"{name}.onnx")
-            print(output / f"{name}.onnx")
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
+    output.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = output / f"{name}.onnx"
+        try:
+            onnx.save(build(name, seed, batch), path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        print(path)
     return 0

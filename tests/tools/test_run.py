@@ -89,7 +89,8 @@ def test_outputs_are_the_models(detector: Path, reefctl: Command, tmp_path: Path
         (("nowhere",), "nowhere"),
         (("DETECTOR", "--inputs", "nowhere.npz"), "nowhere.npz"),
         (("DETECTOR", "--inputs", __file__), "not a whole .npz file"),
-        (("DETECTOR", "--iterations", "1", "--outputs", "/nowhere/out.npz"), "/nowhere/out.npz"),
+        (("DETECTOR", "--outputs", "/nowhere/out.npz"), "/nowhere/out.npz: No such file"),
+        (("DETECTOR", "--outputs", "/dev/full"), "/dev/full: No space left on device"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
