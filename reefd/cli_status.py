@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -53,6 +54,8 @@ def ask(path: Path, verb: str, *, seconds: float = _SECONDS) -> bytes:
                 pieces.append(piece)
     except OSError as error:
         hint = "is reefd running? (--runtime-dir names another one)"
+        if not config.is_system(os.geteuid()):
+            hint = "is a reefd of yours running? (the system's one answers root: sudo reefctl)"
         if isinstance(error, PermissionError):
             hint = "only root and the daemon's user may ask"
         raise NoDaemon(f"{path}: {error.strerror or error}; {hint}") from error
