@@ -21,7 +21,12 @@ def profile(
     folder: Annotated[Path, Parameter(help="a resource folder, as `reefctl compile` makes it")],
     /,
     *,
-    device: Annotated[Literal["cpu"], Parameter(help="what to measure on")] = "cpu",
+    device: Annotated[
+        Literal["cpu", "cuda", "hip"], Parameter(help="what to measure on; GPUs only with --tune")
+    ] = "cpu",
+    tune: Annotated[
+        bool, Parameter(help="choose the GPU's tiles by measuring, and compile its code with them", negative="")
+    ] = False,
     workers: Annotated[Workers, Parameter(help="compute units of the daemon (its --workers); 0: one for each CPU")] = 0,
     bound: Annotated[Share, Parameter(help="share of its time that the model may lose to best-effort work")] = 0.02,
     seconds: Annotated[Seconds, Parameter(help="how long to measure with each number of compute units")] = 1.0,
@@ -34,7 +39,15 @@ def profile(
 
     It holds what preempt_bound in a manifest is compared with, and how many compute units best-effort work may use
     beside the model. Stop the daemon first: whatever else runs is measured too.
+
+    With --tune and a GPU: measure which tile is the fastest for each convolution and matrix product of the model on
+    that GPU, and put code made with them into the folder.
     """
+    if (device != "cpu") != tune:
+        print("--tune is for GPUs, and GPUs are only tuned: --tune --device cuda, or hip", file=sys.stderr)
+        return 2
+    if tune:
+        return _tune(folder, device, quiet)
     from reefd import _engine, resource
     from reefd.profile import measure
     from reefd.profile.load import OtherLoad
@@ -56,6 +69,31 @@ def profile(
         return 1
     if not quiet:
         print(describe(folder, made))
+    return 0
+
+
+def _tune(folder: Path, kind: str, quiet: bool) -> int:
+    from reefd import _engine, resource
+    from reefd.gpu.compile import CompileError
+    from reefd.gpu.lower import LowerError
+    from reefd.gpu.tune import Tuner, tune
+
+    try:
+        found = resource.read(folder)
+        device = _engine.GpuDevice(kind)  # type: ignore[arg-type]
+        with _Progress(quiet) as progress:
+            made = tune(found, Tuner(device, device.info["target"]), progress.show)
+        resource.write_code(found, device.info["target"], made.code)
+    except (
+        resource.ResourceError, _engine.ModelError, _engine.EngineError, CompileError, LowerError, ValueError, OSError,
+    ) as error:  # fmt: skip
+        print(error, file=sys.stderr)
+        return 1
+    if not quiet:
+        print(
+            f"{folder}: {made.measured} tiles of {made.shapes} products measured on {device.info['name']}: "
+            f"{made.before_ns / 1e3:.1f} us before, {made.after_ns / 1e3:.1f} us with those found; the faster are kept"
+        )
     return 0
 
 

@@ -49,6 +49,7 @@ template <class K> struct Gemv {
                 sum[m] = dot(w, values, sum[m], T{});
             }
         };
+#pragma unroll 1  // or a compiler that unrolls it loads far ahead, past check points, and runs out of registers
         for (int first = 0; first < steps; first += ahead) {
             if (gate.check()) return;
             Chunk now[ahead];

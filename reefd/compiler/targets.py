@@ -47,9 +47,10 @@ def build_code(
     from reefd.gpu.compile import CompileError as RefusedError
     from reefd.gpu.lower import LowerError
     from reefd.gpu.program import plan_program
-    from reefd.gpu.stored import make
+    from reefd.gpu.stored import compile_shown, make
 
     try:
-        return make(plan_program(model, weights, processor, model.precision), progress=progress.step)
+        program = plan_program(model, weights, processor, model.precision)
+        return make(program, compile_sources=compile_shown(progress.step))
     except (LowerError, RefusedError) as error:
         raise CompileError(path, [Problem(f"target {processor}: {error}")]) from None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program's code as a resource keeps it, and such code as a program again: planned anew, code found by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,23 +16,30 @@ from .known_tiles import parse_tiles, tile_entries
 from .lower import LowerError
 from .notes import Resources, code_resources
 from .occupancy import occupancy
-from .program import Program, assemble, batches, plan_program
+from .program import Compile, Program, assemble, batches, compile_all, plan_program
 from .source import kernel_source
 
 _DEVICES = {"cuda": "cuda:sm_90", "hip": "hip:gfx906", "host": "host"}
 
 
-def make(program: Program, *, tuned_on: str = "", progress: Callable[[int, int, str], None] | None = None) -> Code:
+def compile_shown(progress: Callable[[int, int, str], None]) -> Compile:
+    """One after the other, with a word before each."""
+
+    def compile_sources(sources: Sequence[tuple[str, str]]) -> Iterator[bytes]:
+        for number, (source, target) in enumerate(sources):
+            progress(number, len(sources), f"code for {target}")
+            yield compile_source(source, target)
+
+    return compile_sources
+
+
+def make(program: Program, *, tuned_on: str = "", compile_sources: Compile = compile_all) -> Code:
     """Compiles a program's kernels, noting what the compiler says. CompileError: there is none, or it refused."""
     groups = batches(program.steps)
-    total, done = sum(map(len, groups)), 0
     objects: dict[str, np.ndarray] = {}
     kernels: list[KernelCode] = []
-    for group in groups:
-        if progress:
-            progress(done, total, f"{program.target} {group[0].name}")
-        done += len(group)
-        content = compile_source(kernel_source(group, target_kind(program.target)), program.target)
+    sources = [(kernel_source(group, target_kind(program.target)), program.target) for group in groups]
+    for group, content in zip(groups, compile_sources(sources), strict=True):
         objects[" ".join(kernel.name for kernel in group)] = np.frombuffer(content, np.uint8)
         kernels += _facts(program.target, group, content)
     launches = [

@@ -67,7 +67,7 @@ _SCALAR_FORMS = (
     (256, 64, 8, 8, 1),
     (128, 128, 16, 8, 1),
 )
-_HELD_LIMIT = 72  # of 128 vector registers
+_HELD_LIMIT = 68  # of 128 vector registers
 
 
 def candidate_tiles(shape: ConvShape, target: Target) -> list[Tile]:

@@ -22,7 +22,7 @@ from reefd.resource.read import Resource, read, read_code
 from reefd.resource.schema import Kernel, ModelFile, Source, Storage
 
 if TYPE_CHECKING:
-    from reefd.resource.writing import write, write_profile
+    from reefd.resource.writing import write, write_code, write_profile
 
 __all__ = [
     "Kernel",
@@ -35,12 +35,13 @@ __all__ = [
     "read",
     "read_code",
     "write",
+    "write_code",
     "write_profile",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("write", "write_profile"):
+    if name in ("write", "write_code", "write_profile"):
         from reefd.resource import writing
 
         return getattr(writing, name)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""reefctl profile --tune: tiles measured on a device are kept in the resource and loaded again. On the stand-in driver,
+whose times mean nothing: what is chosen is one of the candidates, and computes the same."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from reefd import _engine, feeds, resource
+from reefd.compiler import Options, compile_model
+from reefd.gpu import stored, tune
+from reefd.gpu.conv import ConvShape, Tile
+from reefd.gpu.known_tiles import parse_tiles
+from reefd.gpu.target import TARGETS
+from reefd.gpu.tiles import candidate_tiles
+from reefd.resource.load import model_spec
+from reefd.resource.read import read_code
+from reefd.zoo.net import Net
+
+from .checks import relative_error
+from .devices import GPUS, compile_cached, open_device, target
+
+SMALL = tune.Effort(first=3, second=2, chain=2, rounds=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three products of two cores: a first layer, and two layers that differ in their activation."""
+    net = Net("small", 1)
+    x = net.relu(net.conv(net.picture(12), 16, 3, 2, 1))
+    x = net.conv(net.relu(net.conv(x, 16, 3, 1, 1)), 16, 3, 1, 1)
+    net.returns(x, [1, 16, 6, 6], "y")
+    base = tmp_path_factory.mktemp("tune")
+    onnx.save(net.model(), base / "small.onnx")
+    processor = target(GPUS[0])
+    compile_model(base / "small.onnx", base / "small", options=Options(processors=[processor]), name="small")
+    return base / "small"
+
+
+def answer(device: _engine.GpuDevice, read: resource.Resource, processor: str) -> np.ndarray:
+    spec = model_spec(read)
+    spec.set_program(stored.load(read, processor))
+    outputs = list(feeds.outputs(read).values())
+    device.run(device.load(spec), feeds.random(read, 1), outputs)
+    return outputs[0]
+
+
+def chosen(read: resource.Resource, processor: str) -> dict[ConvShape, Tile]:
+    code = read_code(read, processor)
+    assert code is not None
+    return dict(parse_tiles(code.file.tiles))
+
+
+def test_tiles_are_measured_kept_and_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, processor = open_device(GPUS[0]), target(GPUS[0])
+    assert isinstance(device, _engine.GpuDevice)
+    read = resource.read(folder)
+    default, expected = chosen(read, processor), answer(device, read, processor)
+    assert all(tile == candidate_tiles(shape, TARGETS[processor])[0] for shape, tile in default.items())
+    # Whatever the machine does meanwhile: the last candidates are the fastest.
+    looked: dict[ConvShape, list[Tile]] = {}
+
+    def times(self: tune.Tuner, shape: ConvShape, tiles: list[Tile]) -> dict[Tile, float]:
+        measured = real(self, shape, tiles)
+        looked.setdefault(shape, []).extend(measured)
+        return {tile: 1.0 - len(looked[shape]) - number for number, tile in enumerate(measured)}
+
+    real = tune.Tuner._times
+    monkeypatch.setattr(tune.Tuner, "_times", times)
+    monkeypatch.setattr(tune.Tuner, "network_time", lambda self, read, program, code: -len(looked) - len(code.objects))
+    made = tune.tune(read, tune.Tuner(device, processor, SMALL, compile_cached))
+    assert made.shapes == len(looked) == 2 and made.measured == sum(map(len, looked.values()))
+    assert all(len(set(tiles)) <= SMALL.first + SMALL.second + 1 for tiles in looked.values())
+    resource.write_code(read, processor, made.code)
+
+    again = resource.read(folder)
+    assert again.digest == read.digest, "another choice of tiles is the same model"
+    found = chosen(again, processor)
+    assert found.keys() == default.keys() and found != default
+    assert all(tile in [t for tiles in looked.values() for t in tiles] for tile in found.values())
+    code = read_code(again, processor)
+    assert code is not None and code.file.tuned_on == device.info["name"]
+    assert relative_error(answer(device, again, processor), expected) < 1e-5
+
+
+def test_a_slower_network_keeps_its_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, processor = open_device(GPUS[0]), target(GPUS[0])
+    assert isinstance(device, _engine.GpuDevice)
+    read = resource.read(folder)
+    before = chosen(read, processor)
+    turns = iter((1.0, 2.0))
+    monkeypatch.setattr(tune.Tuner, "network_time", lambda self, read, program, code: next(turns))
+    made = tune.tune(read, tune.Tuner(device, processor, SMALL, compile_cached))
+    assert dict(parse_tiles(made.code.file.tiles)) == before and (made.before_ns, made.after_ns) == (1, 2)
