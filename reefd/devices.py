@@ -20,7 +20,18 @@ def found_device(wanted: str) -> str:
 
 def describe_all() -> list[dict[str, Any]]:
     """The CPU, and each kind of GPU whose kernel driver is there. A device that cannot be opened has an "error"."""
-    return [describe(kind) for kind in ("cpu", *(kind for kind in GPUS if Path(_NODES[kind]).exists()))]
+    kinds = ("cpu", *(kind for kind in GPUS if Path(_NODES[kind]).exists()))
+    return [facts for kind in kinds for facts in (describe(kind), *others(kind))]
+
+
+def others(kind: str) -> list[dict[str, Any]]:
+    """The GPUs of a kind that the daemon does not use: it takes the first. Known where cuda-bindings or hip-python is
+    installed."""
+    from reefd.gpu import bindings
+
+    found = bindings.discover(kind) if kind in GPUS else None
+    note = f"not used: reefd takes the first {kind} device"
+    return [{"kind": kind, **gpu._asdict(), "error": note} for gpu in found or [] if gpu.ordinal > 0]
 
 
 def describe(kind: str) -> dict[str, Any]:

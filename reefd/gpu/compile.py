@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles kernel source without a GPU: NVRTC for NVIDIA, clang for AMD, g++ for the host."""
+"""Compiles kernel source without a GPU: NVRTC for NVIDIA, clang or hiprtc for AMD, g++ for the host."""
 
 import ctypes
 import shutil
@@ -8,6 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from . import bindings
 from .source import headers_dir
 
 
@@ -26,7 +27,7 @@ def compile_source(source: str, target: str) -> bytes:
     if kind == "cuda":
         return _nvrtc(source, target)
     if kind == "hip":
-        return _clang(source, target)
+        return _amd(source, target)
     return _gxx(source)
 
 
@@ -52,12 +53,17 @@ def _load_nvrtc() -> ctypes.CDLL:
 
 
 def _nvrtc(source: str, target: str) -> bytes:
+    options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=false"]
+    try:
+        if (code := bindings.nvrtc(source, options)) is not None:
+            return code
+    except bindings.RefusedError as error:
+        raise CompileError(f"{target}: {error}") from None
     lib = _load_nvrtc()
     program = ctypes.c_void_p()
     if status := lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"reef.cu", 0, None, None):
         raise CompileError(f"nvrtcCreateProgram failed with status {status}")
     try:
-        options = [f"--gpu-architecture={target}", "--std=c++17", "--fmad=false"]
         array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         status = lib.nvrtcCompileProgram(program, len(options), array)
         if status:
@@ -88,7 +94,7 @@ def clang_command(target: str) -> list[str]:
     """How HIP source is compiled for an AMD GPU, without input and output. CompileError: there is no clang."""
     clang = find_clang()
     if clang is None:
-        raise CompileError("clang was not found; install it with: apt-get install clang lld (or ROCm)")
+        raise CompileError("clang was not found; install it with: apt-get install clang lld, or ROCm, or libamdhip64-5")
     return [
         clang,
         "-x",
@@ -106,7 +112,15 @@ def clang_command(target: str) -> list[str]:
     ]
 
 
-def _clang(source: str, target: str) -> bytes:
+def _amd(source: str, target: str) -> bytes:
+    """By clang where there is one, else by hiprtc: the same compiler with the same options, in a library."""
+    if find_clang() is None and target == "gfx906":
+        try:
+            options = [f"--offload-arch={target}", "-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"]
+            if (code := bindings.hiprtc(source, options)) is not None:
+                return code
+        except bindings.RefusedError as error:
+            raise CompileError(f"{target}: {error}") from None
     return _run(clang_command(target), source, ".hip", target)
 
 
