@@ -3,18 +3,21 @@
 #include <math.h>
 
 #include "common.hpp"
+#include "work.hpp"
 
 namespace reef::cpu::REEF_ISA {
 namespace {
 
-constexpr size_t kWork = 128 << 10;  // values read by a block, about
-constexpr int64_t kChannels = 512;   // done between two check points at most, for each place of the window
+constexpr int64_t kStep = 32 << 10;  // values read between two check points, about: under 5 us
+constexpr double kNominalValuesPerMicrosecond = 640.0 * kLanes;
+constexpr int kVectors = 4;  // results in registers, while the places of a window pass by
 
 struct Params {
     int64_t height, width, channels;
     int64_t out_height, out_width;
     int64_t kernel[2], strides[2], pads[2], dilations[2];
-    size_t pixels, pixels_per_block;
+    int64_t pixels, blocks;
+    int64_t pixels_per_step;  // between two check points; 0: the window of one pixel has some of its own
     bool average;
     bool count_pads;
 };
@@ -23,7 +26,7 @@ struct Range {
     int64_t first, last;  // places of the window that lie inside
 };
 
-inline Range inside(int64_t start, int64_t kernel, int64_t dilation, int64_t extent) {
+REEF_INLINE Range inside(int64_t start, int64_t kernel, int64_t dilation, int64_t extent) {
     int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
     int64_t last = start >= extent ? 0 : (extent - 1 - start) / dilation + 1;
     if (last > kernel)
@@ -31,49 +34,117 @@ inline Range inside(int64_t start, int64_t kernel, int64_t dilation, int64_t ext
     return {first, last < first ? first : last};
 }
 
+// Results side by side in one row, and the places that all of them have: `rows` rows from `first` on, their whole width.
+struct Run {
+    const float* first;
+    float* y;
+    int64_t column, count;
+    int64_t rows;
+};
+
+// The next `Vectors` vectors of channels of a run, of the last of which `lanes` lanes. Long: check points inside.
+template <int Vectors, bool Whole, bool Average, bool Long, class Check>
+REEF_INLINE bool pool(const Params& p, const Run& run, int64_t channel, int lanes, const Check& check) {
+    const int64_t down = p.dilations[0] * p.width * p.channels, across = p.dilations[1] * p.channels;
+    const int64_t reach = (p.kernel[1] - 1) * p.dilations[1];
+    float* y = run.y + channel;
+    int64_t left = kStep / kLanes;
+    for (int64_t start = run.column * p.strides[1] - p.pads[1], end = start + run.count * p.strides[1]; start != end;
+         start += p.strides[1], y += p.channels) {
+        Range columns{0, p.kernel[1]};
+        if (start < 0 || start + reach >= p.width)
+            columns = inside(start, p.kernel[1], p.dilations[1], p.width);
+        const int64_t wide = columns.last - columns.first;
+        const float* x = run.first + start * p.channels + columns.first * across + channel;
+        Vec result[Vectors];
+        for (int v = 0; v < Vectors; ++v)
+            result[v] = splat(Average ? 0.0F : -INFINITY);
+        for (int64_t i = 0; i < run.rows; ++i, x += down) {
+            const float* place = x;
+            for (int64_t j = 0; j < wide; ++j, place += across) {
+                if (Long && (left -= Vectors) < 0) {
+                    if (check.stale())
+                        return false;
+                    left = kStep / kLanes;
+                }
+                for (int v = 0; v < Vectors; ++v) {
+                    const bool last = !Whole && v == Vectors - 1;
+                    const Vec value = last ? load_first(place + v * kLanes, lanes) : load(place + v * kLanes);
+                    // What is not a number is passed over.
+                    result[v] = Average ? result[v] + value : max(value, result[v]);
+                }
+            }
+        }
+        if (Average) {
+            const int64_t counted = p.count_pads ? p.kernel[0] * p.kernel[1] : run.rows * wide;
+            const float scale = counted > 0 ? 1.0F / static_cast<float>(counted) : 0.0F;
+            for (int v = 0; v < Vectors; ++v)
+                result[v] = result[v] * scale;
+        }
+        for (int v = 0; v < Vectors; ++v) {
+            if (!Whole && v == Vectors - 1)
+                store_first(y + v * kLanes, result[v], lanes);
+            else
+                store(y + v * kLanes, result[v]);
+        }
+    }
+    return true;
+}
+
+template <bool Average, bool Long, class Check>
+REEF_INLINE bool pool_run(const Params& p, const Run& run, const Check& check) {
+    constexpr int kGroup = kVectors * kLanes;
+    int64_t channel = 0;
+    for (; channel + kGroup <= p.channels; channel += kGroup)
+        if (!pool<kVectors, true, Average, Long>(p, run, channel, kLanes, check))
+            return false;
+    const int rest = static_cast<int>(p.channels - channel), lanes = rest % kLanes;
+    switch (rest / kLanes * 2 + (lanes != 0)) {
+    case 0:
+        return true;
+    case 1:
+        return pool<1, false, Average, Long>(p, run, channel, lanes, check);
+    case 2:
+        return pool<1, true, Average, Long>(p, run, channel, kLanes, check);
+    case 3:
+        return pool<2, false, Average, Long>(p, run, channel, lanes, check);
+    case 4:
+        return pool<2, true, Average, Long>(p, run, channel, kLanes, check);
+    case 5:
+        return pool<3, false, Average, Long>(p, run, channel, lanes, check);
+    case 6:
+        return pool<3, true, Average, Long>(p, run, channel, kLanes, check);
+    default:
+        return pool<4, false, Average, Long>(p, run, channel, lanes, check);
+    }
+}
+
+template <bool Average, class Check>
+REEF_INLINE bool pool_block(const Params& p, const BlockArgs& args, const Check& check) {
+    const float* x = static_cast<const float*>(args.args[0]);
+    float* y = static_cast<float*>(args.args[1]);
+    const int64_t to = p.pixels * (args.block + 1) / p.blocks;
+    for (int64_t pixel = p.pixels * args.block / p.blocks, count; pixel < to; pixel += count) {
+        if (check.stale())
+            return false;
+        const int64_t column = pixel % p.out_width, row = pixel / p.out_width % p.out_height;
+        const int64_t image = pixel / p.out_width / p.out_height;
+        count = smaller(smaller(to - pixel, p.out_width - column), p.pixels_per_step > 1 ? p.pixels_per_step : 1);
+        const int64_t top = row * p.strides[0] - p.pads[0];
+        const Range rows = inside(top, p.kernel[0], p.dilations[0], p.height);
+        const Run run{x + (image * p.height + top + rows.first * p.dilations[0]) * p.width * p.channels,
+                      y + pixel * p.channels, column, count, rows.last - rows.first};
+        if (!(p.pixels_per_step != 0 ? pool_run<Average, false>(p, run, check)
+                                     : pool_run<Average, true>(p, run, check)))
+            return false;
+    }
+    return true;
+}
+
 struct Body {
     template <class Check> static bool block(const Kernel& kernel, const BlockArgs& args, const Check& check) {
         const Params& p = *static_cast<const Params*>(kernel.params);
-        const float* x = static_cast<const float*>(args.args[0]);
-        float* y = static_cast<float*>(args.args[1]);
-        size_t from = args.block * p.pixels_per_block, to = smaller(from + p.pixels_per_block, p.pixels);
-        for (size_t pixel = from; pixel < to; pixel++) {
-            int64_t column = static_cast<int64_t>(pixel) % p.out_width,
-                    rest = static_cast<int64_t>(pixel) / p.out_width;
-            int64_t row = rest % p.out_height, image = rest / p.out_height;
-            int64_t top = row * p.strides[0] - p.pads[0], left = column * p.strides[1] - p.pads[1];
-            Range rows = inside(top, p.kernel[0], p.dilations[0], p.height);
-            Range columns = inside(left, p.kernel[1], p.dilations[1], p.width);
-            int64_t counted =
-                p.count_pads ? p.kernel[0] * p.kernel[1] : (rows.last - rows.first) * (columns.last - columns.first);
-            float scale = counted > 0 ? 1.0f / static_cast<float>(counted) : 0;
-            const float* origin = x + (image * p.height + top) * p.width * p.channels + left * p.channels;
-            for (int64_t begin = 0; begin < p.channels; begin += kChannels) {
-                int64_t count = p.channels - begin < kChannels ? p.channels - begin : kChannels;
-                float* out = y + static_cast<int64_t>(pixel) * p.channels + begin;
-                float start = p.average ? 0 : -INFINITY;
-                for (int64_t c = 0; c < count; c++)
-                    out[c] = start;
-                for (int64_t i = rows.first; i < rows.last; i++) {
-                    if (check.stale())
-                        return false;
-                    for (int64_t j = columns.first; j < columns.last; j++) {
-                        const float* in =
-                            origin + (i * p.dilations[0] * p.width + j * p.dilations[1]) * p.channels + begin;
-                        if (p.average)
-                            for (int64_t c = 0; c < count; c++)
-                                out[c] += in[c];
-                        else
-                            for (int64_t c = 0; c < count; c++)
-                                out[c] = in[c] > out[c] ? in[c] : out[c];
-                    }
-                }
-                if (p.average)
-                    for (int64_t c = 0; c < count; c++)
-                        out[c] *= scale;
-            }
-        }
-        return true;
+        return p.average ? pool_block<true>(p, args, check) : pool_block<false>(p, args, check);
     }
 };
 
@@ -111,10 +182,13 @@ bool create(Spec& spec, Kernel& kernel) {
     p->channels = x.shape[3];
     p->out_height = y.shape[1];
     p->out_width = y.shape[2];
-    p->pixels = static_cast<size_t>(y.shape[0] * y.shape[1] * y.shape[2]);
-    size_t work = static_cast<size_t>(p->kernel[0] * p->kernel[1] * p->channels);
-    p->pixels_per_block = work >= kWork ? 1 : kWork / work;
-    return finish<Body>(spec, kernel, p, ceil_div(p->pixels, p->pixels_per_block));
+    p->pixels = y.shape[0] * y.shape[1] * y.shape[2];
+    // A window reaches no further than the map; no product here exceeds what the map and the result have together.
+    const double work = static_cast<double>(smaller(p->kernel[0], p->height)) *
+                        static_cast<double>(smaller(p->kernel[1], p->width)) * static_cast<double>(p->channels);
+    p->pixels_per_step = work > kStep ? 0 : static_cast<int64_t>(kStep / work);
+    p->blocks = blocks_for(static_cast<double>(p->pixels) * work / kNominalValuesPerMicrosecond, p->pixels);
+    return finish<Body>(spec, kernel, p, static_cast<size_t>(p->blocks));
 }
 
 }  // namespace
