@@ -2,6 +2,7 @@
 #include "cpu_context.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
 
@@ -16,23 +17,30 @@ std::vector<uint32_t> first_words(const CpuModel& model) {
     return first;
 }
 
+// Arguments, which every block reads, have cache lines that no block writes.
+size_t arguments_bytes(const CpuModel& model) {
+    return (model.arguments.size() * sizeof(void*) + kLine - 1) / kLine * kLine;
+}
+
+size_t record_bytes(const CpuModel& model, size_t words) {
+    return arguments_bytes(model) + words * sizeof(uint64_t) + model.instances.size() * sizeof(uint32_t);
+}
+
 }  // namespace
 
 CpuContext::CpuContext(std::shared_ptr<const CpuModel> model)
     : model_(std::move(model)), first_word_(first_words(*model_)), arena_(model_->facts().arena_bytes),
-      record_(first_word_.back() * sizeof(uint64_t) + model_->arguments.size() * sizeof(void*) +
-              model_->instances.size() * sizeof(uint32_t)),
-      snapshot_(model_->facts().snapshot_bytes) {
+      record_(record_bytes(*model_, first_word_.back())), snapshot_(model_->facts().snapshot_bytes) {
     const size_t words = first_word_.back(), arguments = model_->arguments.size(), kernels = model_->instances.size();
     arena_.fill(model_->facts().arena_bytes);
     snapshot_.fill(model_->facts().snapshot_bytes);
-    record_.fill(words * sizeof(uint64_t) + arguments * sizeof(void*) + kernels * sizeof(uint32_t));
+    record_.fill(record_bytes(*model_, words));
     std::byte* at = record_.data();
+    arguments_ = new (at) void* [arguments] {};
+    at += arguments_bytes(*model_);
     bits_ = {new (at) std::atomic<uint64_t>[words] {}, words};
     at += words * sizeof(uint64_t);
-    arguments_ = new (at) void* [arguments] {};
-    at += arguments * sizeof(void*);
-    counts_ = {new (at) std::atomic<uint32_t>[kernels] {}, kernels};
+    full_words_ = {new (at) std::atomic<uint32_t>[kernels] {}, kernels};
     for (uint32_t i = 0; i < arguments; i++) {
         const CpuArgument& argument = model_->arguments[i];
         if (argument.kind == StorageKind::weight)
@@ -56,18 +64,25 @@ void CpuContext::bind(const Binding& binding) {
 void CpuContext::clear() {
     for (std::atomic<uint64_t>& word : bits_)
         word.store(0, std::memory_order_relaxed);
-    for (std::atomic<uint32_t>& count : counts_)
+    for (std::atomic<uint32_t>& count : full_words_)
         count.store(0, std::memory_order_relaxed);
     kernels_done_.store(0, std::memory_order_relaxed);
     tried_kernel_ = UINT32_MAX;
     torn_.store(kNoKernel, std::memory_order_relaxed);
 }
 
+uint32_t CpuContext::blocks_done(uint32_t kernel) const {
+    int blocks = 0;
+    for (uint32_t word = first_word_[kernel]; word < first_word_[kernel + 1]; word++)
+        blocks += std::popcount(bits_[word].load(std::memory_order_relaxed));
+    return static_cast<uint32_t>(blocks);
+}
+
 bool CpuContext::begin_again(uint32_t kernel, uint32_t limit) {
     copied_.store(0, std::memory_order_relaxed);  // a copy that was interrupted counts for nothing
     // A unit that is preempted loses all it did: it gets no further but by finishing.
     const bool unit = model_->instances[kernel].unit != nullptr;
-    uint32_t count = counts_[kernel].load(std::memory_order_relaxed);
+    const uint32_t count = blocks_done(kernel);
     // Windows before this one let no block be abandoned: those that finished stand, and nothing was saved.
     if (unit && count != 0 && torn_.load(std::memory_order_relaxed) != kernel)
         return true;
@@ -117,7 +132,7 @@ bool CpuContext::piece_done(uint32_t kernel, bool runs_to_end) {
     if (torn_.load(std::memory_order_relaxed) == kernel) {
         for (uint32_t word = first_word_[kernel]; word < first_word_[kernel + 1]; word++)
             bits_[word].store(0, std::memory_order_relaxed);
-        counts_[kernel].store(0, std::memory_order_relaxed);
+        full_words_[kernel].store(0, std::memory_order_relaxed);
     }
     torn_.store(runs_to_end ? kNoKernel : kernel, std::memory_order_relaxed);
     return true;

@@ -34,8 +34,7 @@ public:
 
     uint64_t progress() const {
         const uint32_t done = kernels_done();
-        const uint64_t blocks = done < counts_.size() ? counts_[done].load(std::memory_order_relaxed) : 0;
-        return uint64_t{done} << 32 | blocks;
+        return uint64_t{done} << 32 | (done < model_->instances.size() ? blocks_done(done) : 0);
     }
 
     // ---- workers inside a window of this context
@@ -44,14 +43,18 @@ public:
     bool is_done(uint32_t kernel, uint32_t block) const {
         return word(kernel, block).load(std::memory_order_relaxed) >> (block % 64) & 1;
     }
-    // Records a finished block. True for whoever records the last one of its kernel. `bit` false: a plain window, which
-    // is never interrupted, so nobody will ask.
-    bool block_done(uint32_t kernel, uint32_t block, bool bit) {
-        // SYNC RETIRE carries the bits to whoever resumes; within a window nobody else looks at this one.
-        if (bit)
-            word(kernel, block).fetch_or(1ull << (block % 64), std::memory_order_relaxed);
-        // SYNC BLOCKS, both halves.
-        return counts_[kernel].fetch_add(1, std::memory_order_acq_rel) + 1 == model_->instances[kernel].kernel.blocks;
+    // Records a finished block. True for whoever records the last one of its kernel. The word of bits is the count as
+    // well: workers that finish blocks side by side pass one cache line to each other, not two.
+    bool block_done(uint32_t kernel, uint32_t block) {
+        // A block finishes once, so adding its bit sets it: one instruction that tells what the others had set, where an
+        // `or` would need a loop. SYNC BLOCKS, both halves. SYNC RETIRE carries the bits to whoever resumes.
+        const uint64_t bit = 1ull << (block % 64);
+        const uint64_t now = word(kernel, block).fetch_add(bit, std::memory_order_acq_rel) + bit;
+        const uint32_t blocks = model_->instances[kernel].kernel.blocks, words = (blocks + 63) / 64;
+        if (now != (block / 64 + 1 < words ? ~0ull : ~0ull >> (words * 64 - blocks)))
+            return false;
+        // SYNC BLOCKS, from word to word.
+        return words == 1 || full_words_[kernel].fetch_add(1, std::memory_order_acq_rel) + 1 == words;
     }
     void kernel_done(uint32_t kernel) {
         if (ends_)
@@ -78,19 +81,21 @@ private:
     std::atomic<uint64_t>& word(uint32_t kernel, uint32_t block) const {
         return bits_[first_word_[kernel] + block / 64];
     }
+    uint32_t blocks_done(uint32_t kernel) const;
 
     std::shared_ptr<const CpuModel> model_;
     std::vector<Patch> patches_;        // the arguments that lie in the slot
     std::vector<uint32_t> first_word_;  // of each kernel's bits
     LockedMemory arena_;
-    LockedMemory record_;    // bits, counts, arguments
+    LockedMemory record_;    // arguments, bits, full words
     LockedMemory snapshot_;  // of one unit at a time
     std::span<std::atomic<uint64_t>> bits_;
-    std::span<std::atomic<uint32_t>> counts_;  // finished blocks of each kernel
+    std::span<std::atomic<uint32_t>> full_words_;  // of each kernel's bits
     void** arguments_ = nullptr;
     uint64_t* ends_ = nullptr;
     Binding binding_{};
-    std::atomic<uint32_t> kernels_done_ = 0;
+    // Written at every kernel: apart from what workers read at every block.
+    alignas(kLine) std::atomic<uint32_t> kernels_done_ = 0;
     std::atomic<uint32_t> abandoned_ = 0;
     // The unit whose blocks may have begun and been abandoned since its snapshot was taken. Atomic only because the engine
     // thread may look while a window works on an earlier one; ordered by SYNC LAUNCH, SYNC ADVANCE and SYNC RETIRE.

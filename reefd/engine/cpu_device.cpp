@@ -1,35 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu_device.hpp"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <stdexcept>
 
 #include "clock.hpp"
 #include "cpu_context.hpp"
 #include "cpu_model.hpp"
+#include "cpu_place.hpp"
 
 namespace reef {
 namespace {
 
 constexpr int kFifoPriority = 10;  // above ordinary threads, below the engine thread
-
-std::vector<int> allowed_cpus() {
-    // A machine may have more CPUs than a cpu_set_t holds.
-    for (size_t count = 1024; count <= 1u << 16; count *= 2) {
-        std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(count), [](cpu_set_t* s) { CPU_FREE(s); });
-        if (!set || sched_getaffinity(0, CPU_ALLOC_SIZE(count), set.get()) != 0)
-            continue;
-        std::vector<int> cpus;
-        for (size_t cpu = 0; cpu < count; cpu++)
-            if (CPU_ISSET_S(cpu, CPU_ALLOC_SIZE(count), set.get()))
-                cpus.push_back(static_cast<int>(cpu));
-        if (!cpus.empty())
-            return cpus;
-    }
-    return {-1};
-}
 
 CpuContext& own(Context& context) { return static_cast<CpuContext&>(context); }
 const CpuContext& own(const Context& context) { return static_cast<const CpuContext&>(context); }
@@ -99,6 +82,7 @@ void CpuDevice::launch(QueueId id, const Window& window) {
     const bool runs = first < window.last && !stale;
     context.bind(window.binding);
     slot.context = &context;
+    slot.first = first;
     slot.last = window.last;
     slot.epoch = window.epoch;
     slot.preemptible = window.preemptible;

@@ -6,13 +6,14 @@
 //           gate lets nobody in, and a gate of another mark is another window's, so a recycled slot is never entered by
 //           mistake. The split says which workers may enter, to those who look from outside.
 //   claim   {kernel, blocks, next}: a fetch-add takes the next block of the current kernel; the word says by itself
-//           whether blocks are left. Whoever completes a kernel stores the next one's word.
+//           whether blocks are left. Whoever completes a kernel stores the next one's word, and takes its first block by
+//           that: it need not fetch the word again from those who wait for it.
 // A window retires when its gate is closed and nobody is inside. Whoever completes its last kernel closes it, and so do
 // the engine thread and any worker inside that finds its epoch stale. Epochs only ever move on: a stale window stays so.
 //
 // Orderings. Each label stands at both ends of the pair it names.
 //   SYNC LAUNCH    the window's fields before its open gate; a worker enters before it reads them.
-//   SYNC BLOCKS    a block's outputs before its count; whoever counts the last block sees them all.
+//   SYNC BLOCKS    a block's outputs before its bit; whoever sets the last bit sees them all.
 //   SYNC ADVANCE   the previous kernel's outputs, or a snapshot, before the claim word; a worker claims before it uses them.
 //   SYNC RETIRE    a worker's last access before its leaving; the engine, and workers of the next window, read the mark
 //                  first and then reuse what the window used.
@@ -49,9 +50,9 @@ struct Claim {
         return {static_cast<uint32_t>(word >> 48), (word >> 47 & 1) != 0, static_cast<uint32_t>(word >> 24) & 0x7fffff,
                 static_cast<uint32_t>(word) & 0xffffff};
     }
-    // With nothing taken yet.
     uint64_t pack() const {
-        return static_cast<uint64_t>(kernel) << 48 | uint64_t{copies} << 47 | static_cast<uint64_t>(blocks) << 24;
+        return static_cast<uint64_t>(kernel) << 48 | uint64_t{copies} << 47 | static_cast<uint64_t>(blocks) << 24 |
+               next;
     }
 };
 
@@ -59,6 +60,7 @@ class CpuWindow {
 public:
     // ---- fields, written by the engine thread before the gate opens, read by workers inside
     CpuContext* context = nullptr;
+    uint32_t first = 0;             // the only instance of which blocks may be done when the gate opens
     uint32_t last = 0;              // kernel instances up to here
     uint32_t shielded = kNoKernel;  // the instance whose blocks, once begun, ignore the epoch
     uint32_t epoch = 0;
@@ -89,8 +91,8 @@ public:
     // A hint for choosing: absent when it cannot be entered.
     View view(uint32_t mark) const;
 
-    Claim peek() const { return Claim::unpack(claim_.load(std::memory_order_relaxed)); }
-    // SYNC ADVANCE, second half.
+    // SYNC ADVANCE, second half. Only by a worker that saw blocks left since its last claim found none: `next` has room for
+    // one vain claim of each.
     Claim take() { return Claim::unpack(claim_.fetch_add(1, std::memory_order_acquire)); }
     // SYNC ADVANCE, first half; sequentially consistent for SYNC SLEEP.
     void advance(const Claim& next) { claim_.store(next.pack(), std::memory_order_seq_cst); }

@@ -3,7 +3,6 @@
 
 #include <kernel.hpp>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,10 +12,13 @@
 
 #include "clock.hpp"
 #include "cpu_context.hpp"
+#include "cpu_place.hpp"
 #include "crash.hpp"
 
 namespace reef {
 namespace {
+
+constexpr int kLooks = 16;  // at what is near, for one at every queue
 
 void relax() {
 #if defined(__x86_64__)
@@ -67,7 +69,7 @@ void CpuShared::retire(CpuQueue& queue) {
 }
 
 CpuWorker::CpuWorker(CpuShared& shared, uint32_t index)
-    : shared_(shared), index_(index), turn_(index), scratch_(cpu::kMaxScratch) {}
+    : shared_(shared), index_(index), turn_(index), served_(shared.queues.data()), scratch_(cpu::kMaxScratch) {}
 
 CpuWorker::~CpuWorker() {
     if (thread_.joinable())
@@ -91,12 +93,7 @@ void CpuWorker::main(int cpu) {
     pthread_setname_np(pthread_self(), name);
     block_signals();
     flush_subnormals();
-    if (cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(static_cast<size_t>(cpu), &set);
-        sched_setaffinity(0, sizeof set, &set);
-    }
+    pin_to(cpu);
     RealtimeThread scheduling(monotonic_ns());
     class_ = &scheduling;
     if (shared_.fifo_priority > 0)
@@ -139,46 +136,58 @@ bool CpuWorker::serve(CpuQueue& queue, bool real_time) {
         return false;
     if (!window.enter(mark))
         return false;
+    now_ns_ = monotonic_ns();
     if (real_time)
-        class_->enter_real_time(monotonic_ns());
-    bool any = run_blocks(queue, window, real_time);
+        class_->enter_real_time(now_ns_);
+    served_ = &queue;
+    const bool any = run_blocks(queue, window, real_time);
     if (window.leave())
         shared_.retire(queue);
     return any;
 }
 
+// False: nothing could be claimed.
 bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
     bool any = false;
-    for (;;) {
-        if (window.preemptible && queue.epoch() != window.epoch) {
-            window.close();
-            return any;
-        }
-        if (!real_time && !shared_.best_effort_may_begin(window.split, index_))
-            return any;
-        if (!window.peek().left())
-            return any;
-        if (!real_time)
-            class_->enter_best_effort();
+    while (may_begin(queue, window, real_time)) {
         // A block that was taken must be run, unless the window is stale: nobody else takes it in this window.
         Claim claim = window.take();
         if (!claim.left())
             return any;
         any = true;
-        if (!claim.copies && window.context->is_done(claim.kernel, claim.next))
+        if (claim.kernel == window.first && !claim.copies && window.context->is_done(claim.kernel, claim.next))
             continue;
-        if (!run_block(queue, window, claim, real_time)) {
-            window.close();
-            return any;
+        for (Next next = Next::begin; next != Next::look;) {
+            if (!run_block(queue, window, claim, real_time)) {
+                window.close();
+                return true;
+            }
+            next = finish_block(queue, window, claim, real_time);
+            if (next == Next::over)
+                return true;
         }
     }
+    return any;
+}
+
+bool CpuWorker::may_begin(const CpuQueue& queue, CpuWindow& window, bool real_time) {
+    if (window.preemptible && queue.epoch() != window.epoch) {
+        window.close();
+        return false;
+    }
+    if (real_time)
+        return true;
+    if (!shared_.best_effort_may_begin(window.split, index_))
+        return false;
+    class_->enter_best_effort();
+    return true;
 }
 
 bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim, bool real_time) {
     CpuContext& context = *window.context;
     const CpuKernel& instance = context.model().instances[claim.kernel];
     const cpu::BlockArgs args{context.arguments(instance), claim.next, scratch_.data()};
-    const uint64_t begin = monotonic_ns();
+    const uint64_t begin = now_ns_;
     bool finished = true;
     crash::running = context.crashes();
     if (claim.copies)
@@ -188,7 +197,7 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
     else
         finished = instance.kernel.run_preemptible(instance.kernel, args, {queue.epoch_word(), window.epoch});
     crash::running = nullptr;
-    const uint64_t end = monotonic_ns();
+    const uint64_t end = now_ns_ = monotonic_ns();
     add(real_time ? real_time_ns_ : best_effort_ns_, end - begin);
     if (real_time)
         class_->spent(end);
@@ -199,33 +208,38 @@ bool CpuWorker::run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim
         context.block_abandoned();
         return false;
     }
-    if (claim.copies) {
-        if (context.piece_done(claim.kernel, window.runs_to_end(claim.kernel)))
-            advance(window, {claim.kernel, false, instance.kernel.blocks, 0});
-        return true;
-    }
-    add(blocks_, 1);
-    if (context.block_done(claim.kernel, claim.next, window.preemptible))
-        finish_kernel(window, claim.kernel);
+    if (!claim.copies)
+        add(blocks_, 1);
     return true;
 }
 
-void CpuWorker::finish_kernel(CpuWindow& window, uint32_t kernel) {
-    window.context->kernel_done(kernel);
-    if (kernel + 1 == window.last) {
-        window.close();
-        return;
+// Next::begin: `claim` is now the first block of what comes next, and is this worker's.
+CpuWorker::Next CpuWorker::finish_block(CpuQueue& queue, CpuWindow& window, Claim& claim, bool real_time) {
+    CpuContext& context = *window.context;
+    if (claim.copies) {
+        if (!context.piece_done(claim.kernel, window.runs_to_end(claim.kernel)))
+            return Next::look;
+        claim = {claim.kernel, false, context.model().instances[claim.kernel].kernel.blocks, 0};
+    } else {
+        if (!context.block_done(claim.kernel, claim.next))
+            return Next::look;
+        context.kernel_done(claim.kernel);
+        if (claim.kernel + 1 == window.last) {
+            window.close();
+            return Next::over;
+        }
+        claim = context.first_claim(claim.kernel + 1, window.runs_to_end(claim.kernel + 1));
     }
-    advance(window, window.context->first_claim(kernel + 1, window.runs_to_end(kernel + 1)));
+    Claim taken = claim;
+    taken.next = may_begin(queue, window, real_time);
+    window.advance(taken);
+    // Of the workers that sleep, only some may be for a split: all look.
+    shared_.signals.work(window.split == kNoSplit ? taken.blocks - taken.next : UINT32_MAX);
+    return taken.next != 0 ? Next::begin : Next::look;
 }
 
-void CpuWorker::advance(CpuWindow& window, const Claim& next) {
-    window.advance(next);
-    // This worker takes one. Of those that sleep, only some may be for a split: all look.
-    shared_.signals.work(window.split == kNoSplit ? next.blocks - 1 : UINT32_MAX);
-}
-
-// While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep.
+// While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep. Between two
+// looks at everything, at what it was busy with and at real-time work.
 bool CpuWorker::wait_for_others() const {
     if (shared_.spin_ns == 0)
         return false;
@@ -238,8 +252,12 @@ bool CpuWorker::wait_for_others() const {
             return false;
         if (shared_.something_to_do(index_))
             return true;
-        for (int i = 0; i < 16; i++)
+        for (int i = 0; i < kLooks; i++) {
             relax();
+            if (served_->view().state == CpuWindow::State::claimable ||
+                shared_.real_time().state == CpuWindow::State::claimable)
+                break;
+        }
     } while (monotonic_ns() < end);
     return false;
 }

@@ -72,14 +72,17 @@ private:
     bool work();
     bool serve(CpuQueue& queue, bool real_time);
     bool run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time);
+    bool may_begin(const CpuQueue& queue, CpuWindow& window, bool real_time);
     bool run_block(CpuQueue& queue, CpuWindow& window, const Claim& claim, bool real_time);
+    enum class Next { look, begin, over };  // for more blocks; with the one in hand; nothing is left of the window
+    Next finish_block(CpuQueue& queue, CpuWindow& window, Claim& claim, bool real_time);
     bool wait_for_others() const;
-    void finish_kernel(CpuWindow& window, uint32_t kernel);
-    void advance(CpuWindow& window, const Claim& next);
 
     CpuShared& shared_;
     const uint32_t index_;
-    uint32_t turn_;  // best-effort queue to look at first
+    uint32_t turn_;           // best-effort queue to look at first
+    const CpuQueue* served_;  // last
+    uint64_t now_ns_ = 0;     // while it serves a window; the clock is read once for each block
     LockedMemory scratch_;
     std::thread thread_;
     RealtimeThread* class_ = nullptr;  // lives on the thread's stack

@@ -13,7 +13,7 @@ struct Arguments {
 using Scenario = void(const Arguments&);
 
 // stress_exact.cpp
-Scenario every_kernel, random_instants, real_time, generations, retirement, shield, gate;
+Scenario every_kernel, random_instants, redone, real_time, generations, retirement, shield, gate;
 // stress_units.cpp
 Scenario units, units_untreated, unit_windows, same_block;
 // stress_order.cpp

@@ -10,6 +10,7 @@ int main(int count, char** words) {
     static constexpr std::pair<const char*, Scenario*> scenarios[] = {
         {"every_kernel", every_kernel},
         {"random_instants", random_instants},
+        {"redone", redone},
         {"real_time", real_time},
         {"generations", generations},
         {"retirement", retirement},

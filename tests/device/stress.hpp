@@ -24,7 +24,7 @@
 namespace stress {
 
 inline constexpr uint32_t kInstances = 64;
-inline constexpr uint32_t kBlocks = 64;
+inline constexpr uint32_t kBlocks = 160;  // more than two words of bits
 inline constexpr size_t kBlockElements = 64;
 
 // Of one instance of the operator `probe`, by its attribute `id`.

@@ -42,12 +42,13 @@ void random_instants(const Arguments& arguments) {
     CpuDevice device(options(arguments.workers));
     Chain chain = arithmetic_chain(device, 9, 100'000, arguments.seed);
     Chain recorded = probe_chain(device, 0, 6, 16, {.block_ns = 20'000});
+    Chain wide = probe_chain(device, 0, 2, 150, {.block_ns = 2'000});  // bits in several words, the last one not full
     auto context = device.make_context(chain.model);
-    auto recorded_context = device.make_context(recorded.model);
+    auto recorded_context = device.make_context(recorded.model), wide_context = device.make_context(wide.model);
     Runner runner(device);
     uint32_t preempted = 0;
     for (uint32_t round = 0; round < arguments.rounds; round++) {
-        Slot slot(chain), recorded_slot(recorded);
+        Slot slot(chain), recorded_slot(recorded), wide_slot(wide);
         const RunOptions how{.preemptible = true,
                              .interrupts = 1 + round % 20,
                              .within_ns = round % 3 ? 200'000u : 5'000u,
@@ -58,8 +59,77 @@ void random_instants(const Arguments& arguments) {
         preempted += runner.run(*recorded_context, recorded.model->kernels(), recorded_slot.binding(), how).preempted;
         check_output(recorded, recorded_slot);
         check_exactly_once(6, 16);
+        clear_records();
+        preempted += runner.run(*wide_context, wide.model->kernels(), wide_slot.binding(), how).preempted;
+        check_output(wide, wide_slot);
+        check_exactly_once(2, 150);
     }
     CHECK(preempted > 0);
+}
+
+namespace {
+
+std::vector<uint64_t> abandoned(const Device& device, uint32_t workers) {
+    std::vector<WorkerStatistics> units(workers);
+    device.statistics(units.data(), workers);
+    std::vector<uint64_t> counts;
+    for (const WorkerStatistics& unit : units)
+        counts.push_back(unit.abandoned);
+    return counts;
+}
+
+void wait_until(uint64_t until_ns) {
+    while (monotonic_ns() < until_ns) {
+    }
+}
+
+}  // namespace
+
+// What a preemption costs in work: the block that each worker was in, which runs again, and nothing else. Preempted while
+// every worker is inside, again and again; then at random instants, when some may be in none.
+void redone(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    const uint32_t workers = arguments.workers, blocks = 3 * workers;
+    Chain held = probe_chain(device, 0, 1, blocks, {.held = true});
+    Chain slow = probe_chain(device, 0, 3, blocks, {.block_ns = 20'000});
+    std::mt19937_64 random(arguments.seed);
+    uint32_t epoch = 0, mark = device.retired(1);
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        const Chain& chain = round % 2 ? slow : held;
+        const uint32_t kernels = chain.model->kernels();
+        auto context = device.make_context(chain.model);
+        Slot slot(chain);
+        clear_records();
+        uint64_t lost = 0;
+        for (uint64_t preemptions = 1 + random() % 6, i = 0; i <= preemptions; i++) {
+            const bool preempts = i < preemptions;
+            const std::vector<uint64_t> before = abandoned(device, workers);
+            released = !preempts;
+            device.write_epoch(1, ++epoch);
+            device.launch(1,
+                          {context.get(), slot.binding(), device.kernels_done(*context), kernels, epoch, true, ++mark});
+            if (preempts) {
+                if (&chain == &held)
+                    wait_inside(static_cast<int>(workers));
+                else
+                    wait_until(monotonic_ns() + random() % 300'000);
+                device.write_epoch(1, ++epoch);
+            }
+            wait_for(device, 1, mark);
+            const std::vector<uint64_t> after = abandoned(device, workers);
+            for (uint32_t worker = 0; worker < workers; worker++) {
+                CHECK(after[worker] - before[worker] <= preempts);
+                CHECK(&chain != &held || after[worker] - before[worker] == preempts);
+                lost += after[worker] - before[worker];
+            }
+        }
+        uint64_t runs = 0;
+        for (uint32_t id = 0; id < kernels; id++)
+            runs += begun(id);
+        CHECK(runs == uint64_t{kernels} * blocks + lost);
+        check_exactly_once(kernels, blocks);
+        check_output(chain, slot);
+    }
 }
 
 namespace {

@@ -26,6 +26,7 @@ FLAGS = {"plain": ["-O2"], "tsan": ["-O1", "-fsanitize=thread"]}
 SCENARIOS = {
     "every_kernel": (20, 4),
     "random_instants": (30, 8),
+    "redone": (100, 20),
     "real_time": (200, 40),
     "generations": (60, 15),
     "retirement": (150, 30),
