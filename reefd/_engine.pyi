@@ -192,8 +192,14 @@ def vacate(
 ) -> dict[str, list[int]]:
     """Keeps the workers busy with one model and, `rounds` times, lets the other come as real-time work at a random time
     below `within_ns` after a launch. Returns of each round latency_ns, until the last worker had left the best-effort
-    block that it was in (`sequential`: until the request was over), timer_ns, how late the caller's own timer was, and
-    redone, the most blocks that one worker abandoned. `streams` needs a device with exclusive=False."""
+    block that it was in (`sequential`: until the request was over), own_ns, until the caller had launched the real-time
+    work and went to sleep, timer_ns, how late the caller's own timer was, and redone, the most blocks that one worker
+    abandoned. `streams` needs a device with exclusive=False."""
+
+def notice(*, threads: int, rounds: int, within_ns: int, memory: int = 0, seed: int = 1) -> dict[str, list[int]]:
+    """The control of vacate(): bare threads in place of its workers, each reading `memory` bytes over and over, and a word
+    that the caller writes at random times less than `within_ns` apart. Returns of each round latency_ns, until the last
+    thread had noticed, and timer_ns, how late the caller's own timer was."""
 
 class GpuDevice(LocalDevice):
     """EngineError with -ENODEV: no driver, or no such device."""

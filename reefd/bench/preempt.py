@@ -4,7 +4,9 @@
 preempt      on a device without a daemon: from the epoch written (or, where none is, from the arrival of real-time
              work) until the last worker has left the best-effort block that it was in. `preempt/<policy>/<us>` has one
              block of that length for each worker, `preempt_cut/<policy>/<us>` a kernel of that length in blocks as
-             networks have them.
+             networks have them. `own/..` is the part of it in which the thread that preempts was still at work.
+             In turns with them the control, the machine's part: bare threads in place of the workers, that notice a
+             word; `control/<us>` do nothing but look, `control_cut/<us>` read memory meanwhile, as kernels do.
 cost         networks with the checks of preemptible kernels and without, in turns.
 added, kept  whole daemons with their clients: preempt_added.py.
 """
@@ -13,8 +15,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from reefd import zoo
-from reefd._engine import CpuDevice, vacate
+from reefd._engine import CpuDevice, notice, vacate
 from reefd.bench import preempt_added, preempt_kernels
 from reefd.bench.beside import check_resources
 from reefd.bench.daemon import BenchError
@@ -35,6 +37,7 @@ ENGINE_PRIORITY = 20  # SCHED_FIFO, as the engine thread has it
 BATCHES = 4  # of each case, in turns with the others
 NEVER = 2**31  # blocks of 100 ms would be shielded; no network has them
 NETWORKS = ("person_detector", "face_detector", "face_mesh", "iris", "resnet18", "resnet50")
+CONTROL_BYTES = {"whole": 0, "cut": 48 << 20}  # for each thread; more than the caches hold
 COST_TURN_S = 0.1
 COST_WARM = 2  # runs of a turn that fill the caches
 
@@ -90,6 +93,8 @@ def _preempt(policies: Sequence[str], scale: float, result: Result) -> None:
         exclusive: CpuDevice(realtime=True, shield_after=NEVER, exclusive=exclusive) for exclusive in (True, False)
     }
     latencies: dict[str, list[int]] = {}
+    own: dict[str, list[int]] = {}
+    control: dict[str, list[int]] = {}
     timers: list[int] = []
     redone: dict[str, int] = dict.fromkeys(policies, 0)
     lengths: dict[str, float] = {}
@@ -100,6 +105,12 @@ def _preempt(policies: Sequence[str], scale: float, result: Result) -> None:
                 loads[exclusive] = getattr(preempt_kernels, shape)(device, kernel_us), preempt_kernels.short(device)
             lengths[f"{word}/{kernel_us}"] = round(loads[True][0].kernel_us, 1)
             for batch in range(BATCHES):
+                with _engine_class():
+                    bare = notice(
+                        threads=int(devices[True].info["compute_units"]), rounds=_rounds("reef", kernel_us, scale),
+                        within_ns=1000 * kernel_us, memory=CONTROL_BYTES[shape], seed=batch,
+                    )  # fmt: skip
+                control.setdefault(f"{word.replace('preempt', 'control')}/{kernel_us}", []).extend(bare["latency_ns"])
                 for policy in policies:
                     best_effort, real_time = loads[policy != "streams"]
                     found = _vacate(
@@ -108,9 +119,12 @@ def _preempt(policies: Sequence[str], scale: float, result: Result) -> None:
                     )  # fmt: skip
                     latencies.setdefault(f"{word}/{policy}/{kernel_us}", []).extend(found["latency_ns"])
                     if policy in ("reef", "reset"):
+                        own.setdefault(f"{word.replace('preempt', 'own')}/{kernel_us}", []).extend(found["own_ns"])
                         timers.extend(found["timer_ns"])
                     redone[policy] = max(redone[policy], *found["redone"])
-    result.cases += [case(name, np.array(times)) for name, times in latencies.items()]
+    result.cases += [
+        case(name, np.array(times)) for times_of in (latencies, own, control) for name, times in times_of.items()
+    ]
     # The same thread's own timer, in the same rounds: what the kernel and the machine do to anybody.
     result.cases.append(case("timer/preempt", np.array(timers)))
     result.facts["kernel_us"] = lengths
@@ -126,15 +140,21 @@ def _vacate(
     rounds: int,
     seed: int,
 ) -> dict[str, list[int]]:
-    own, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(ENGINE_PRIORITY))
-    try:
+    with _engine_class():
         return vacate(
             device, best_effort.model, best_effort.inputs, best_effort.outputs,
             real_time.model, real_time.inputs, real_time.outputs,
             policy=policy, rounds=rounds, within_ns=round(1000 * best_effort.kernel_us), seed=seed,
         )  # fmt: skip
+
+
+@contextmanager
+def _engine_class() -> Iterator[None]:
+    own, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(ENGINE_PRIORITY))
+    try:
+        yield
     finally:
         os.sched_setscheduler(0, own, parameters)
 

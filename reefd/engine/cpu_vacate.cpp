@@ -81,6 +81,7 @@ VacateSample VacateProbe::come() {
                                     .epoch = 0,
                                     .preemptible = false,
                                     .mark = ++real_time_mark_});
+    const uint64_t own_ns = device_.now_ns() - called_ns;
     wait(kRealTimeQueue, real_time_mark_);
     wait(kQueue, mark_);
     const std::vector<WorkerStatistics> after = statistics();
@@ -89,7 +90,7 @@ VacateSample VacateProbe::come() {
         left_ns = std::max(left_ns, after[i].left_ns);
         redone = std::max(redone, after[i].abandoned - before[i].abandoned);
     }
-    return {left_ns - called_ns, 0, static_cast<uint32_t>(redone)};
+    return {left_ns - called_ns, own_ns, 0, static_cast<uint32_t>(redone)};
 }
 
 void VacateProbe::run(std::span<VacateSample> samples, const VacateOptions& options) {

@@ -28,6 +28,7 @@ struct VacateOptions {
 
 struct VacateSample {
     uint64_t latency_ns;  // until the last worker had left the block that it was in; 0: none was in a block
+    uint64_t own_ns;      // of it, until this thread had launched the real-time work and went to sleep
     uint64_t timer_ns;    // how late this thread's own timer was: the kernel's and the machine's part
     uint32_t redone;      // the most blocks that one worker abandoned
 };
