@@ -77,7 +77,8 @@ CpuWorker::~CpuWorker() {
 }
 
 void CpuWorker::start(int cpu) {
-    thread_ = std::thread([this, cpu] { main(cpu); });
+    cpu_ = cpu;
+    thread_ = std::thread([this] { main(); });
     started_.wait(false, std::memory_order_acquire);
 }
 
@@ -87,13 +88,13 @@ WorkerStatistics CpuWorker::statistics() const {
             left_ns_.load(std::memory_order_relaxed)};
 }
 
-void CpuWorker::main(int cpu) {
+void CpuWorker::main() {
     char name[16];
     std::snprintf(name, sizeof name, "reef-cu%u", index_);
     pthread_setname_np(pthread_self(), name);
     block_signals();
     flush_subnormals();
-    pin_to(cpu);
+    pin_to(cpu_);
     RealtimeThread scheduling(monotonic_ns());
     class_ = &scheduling;
     if (shared_.fifo_priority > 0)
@@ -231,11 +232,12 @@ CpuWorker::Next CpuWorker::finish_block(CpuQueue& queue, CpuWindow& window, Clai
         claim = context.first_claim(claim.kernel + 1, window.runs_to_end(claim.kernel + 1));
     }
     Claim taken = claim;
-    taken.next = may_begin(queue, window, real_time);
+    const bool goes_on = may_begin(queue, window, real_time);
+    taken.next = goes_on;
     window.advance(taken);
     // Of the workers that sleep, only some may be for a split: all look.
     shared_.signals.work(window.split == kNoSplit ? taken.blocks - taken.next : UINT32_MAX);
-    return taken.next != 0 ? Next::begin : Next::look;
+    return goes_on ? Next::begin : Next::look;
 }
 
 // While others run the last blocks of a kernel, its next one is near: cheaper to spin a little than to sleep. Between two

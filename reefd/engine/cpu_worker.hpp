@@ -63,12 +63,13 @@ public:
     void start(int cpu);
     void fill_scratch(size_t bytes) { scratch_.fill(bytes); }
     bool real_time() const { return real_time_granted_; }
+    int cpu() const { return cpu_; }
     // Engine thread, after it opened a real-time window: a worker that is off its processor gets there at once.
     void urge(uint64_t now_ns) { class_->urge(now_ns); }
     WorkerStatistics statistics() const;
 
 private:
-    void main(int cpu);
+    void main();
     bool work();
     bool serve(CpuQueue& queue, bool real_time);
     bool run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time);
@@ -86,6 +87,7 @@ private:
     LockedMemory scratch_;
     std::thread thread_;
     RealtimeThread* class_ = nullptr;  // lives on the thread's stack
+    int cpu_ = -1;
     bool real_time_granted_ = false;
     std::atomic<bool> started_ = false;
 
