@@ -197,9 +197,9 @@ def vacate(
     abandoned. `streams` needs a device with exclusive=False."""
 
 def notice(*, threads: int, rounds: int, within_ns: int, memory: int = 0, seed: int = 1) -> dict[str, list[int]]:
-    """The control of vacate(): bare threads in place of its workers, each reading `memory` bytes over and over, and a word
-    that the caller writes at random times less than `within_ns` apart. Returns of each round latency_ns, until the last
-    thread had noticed, and timer_ns, how late the caller's own timer was."""
+    """The control of vacate(): bare threads in place of its workers, each reading `memory` bytes over and over, and a
+    word that the caller writes at random times less than `within_ns` apart. Returns of each round latency_ns, until the
+    last thread had noticed, and timer_ns, how late the caller's own timer was."""
 
 class GpuDevice(LocalDevice):
     """EngineError with -ENODEV: no driver, or no such device."""

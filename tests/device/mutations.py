@@ -76,11 +76,16 @@ MUTATIONS: dict[str, Mutation] = {
     "torn kept": (CONTEXT, "    torn_.store(kNoKernel, std::memory_order_relaxed);\n}", "}"),
     "half a unit saved": (CONTEXT, "if (unit && count != 0 && torn_", "if (false && torn_"),
     "unit not put back": (CONTEXT, "const bool back = torn_.load(", "const bool back = kernel > 65535 && torn_.load("),
-    "unit keeps its bits": (CONTEXT, "bits_[word].store(0, std::memory_order_relaxed);\n        full_words_", "full_words_"),
+    "unit keeps its bits": (
+        CONTEXT,
+        "bits_[word].store(0, std::memory_order_relaxed);\n        full_words_",
+        "full_words_",
+    ),
     "unit never shielded": (CONTEXT, "else if (unit || abandoned", "else if (!unit && abandoned"),
 }
 SCENARIOS = [
-    "every_kernel", "random_instants", "redone", "real_time", "generations", "retirement", "shield", "gate", "real_time_first",
+    "every_kernel", "random_instants", "redone", "real_time", "generations", "retirement", "shield", "gate",
+    "real_time_first",
     "stale_behind_real_time", "plain_window", "side_by_side", "uncovered", "wakes_for_kernels", "units", "unit_windows",
     "same_block", "sleeping", "arming",
 ]  # fmt: skip
