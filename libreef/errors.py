@@ -67,6 +67,10 @@ class DeviceFailed(ReefError):
     """The device failed while this request ran."""
 
 
+class PayloadDamaged(ReefError):
+    """The inputs or the outputs did not arrive as they were sent (payload_crc in the manifest). Infer again."""
+
+
 class Timeout(ReefError, TimeoutError):
     """The time given to a call is over. The request, if there is one, is still in flight."""
 
@@ -103,6 +107,7 @@ _CLASSES: dict[int, type[ReefError]] = {
     -errno.ECANCELED: Cancelled,
     -errno.ECONNREFUSED: DaemonUnreachable,
     -errno.EDEADLK: NoFreeSlot,
+    -errno.EILSEQ: PayloadDamaged,
     -errno.EIO: DeviceFailed,
     -errno.EMFILE: TooManySessions,
     -errno.ENOTCONN: DaemonGone,

@@ -50,6 +50,7 @@ class Stats(NamedTuple):
     preempted: int
     queue_ns: int
     execute_ns: int
+    damaged: int
 
 
 class Completion(NamedTuple):

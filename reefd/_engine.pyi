@@ -259,6 +259,7 @@ class TaskSpec:
         weight: int = 100,
         queue: Literal["fail", "block", "latest"] = "fail",
         crc: bool = False,
+        payload_crc: bool = False,
         signature: int = 0,
         contexts: int = 0,  # execution contexts; 0: chosen by class
         preemptible: bool = False,  # rt: gives way to rt requests that are more urgent by deadline or priority

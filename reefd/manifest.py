@@ -94,6 +94,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "auto"
     memory: Size = Bytes(0)
     crc: Annotated[bool, Meta(description="true or false")] = False
+    payload_crc: Annotated[bool, Meta(description="true or false")] = False
     shm: Annotated[Literal["named", "sealed"], Meta(description="named or sealed")] = "named"
 
     def resources(self) -> dict[str, str]:

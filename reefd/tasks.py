@@ -105,6 +105,7 @@ class Tasks:
                 preemptible=manifest.preemptible,
                 queue=manifest.queue,
                 crc=manifest.crc,
+                payload_crc=manifest.payload_crc,
                 signature=loaded.signature,
                 bounds_ns=_bounds_ns(manifest),
                 budget=manifest.bounds.budget,

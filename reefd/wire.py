@@ -12,7 +12,7 @@ from reefd import __version__
 
 MAGIC = 0x46454552
 ABI_MAJOR = 1
-ABI_MINOR = 0
+ABI_MINOR = 1
 PROBE, OPEN, RECLAIM = 1, 2, 3
 
 # struct reef_hello: magic, abi_major, abi_minor, size, request, session_id, reserved, task

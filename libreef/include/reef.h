@@ -179,7 +179,9 @@ struct reef_completion {
     uint64_t user_data;
     uint32_t slot;
     uint32_t generation;
-    int32_t status; /* 0; -ETIME deadline passed in the queue; -ECANCELED; -EIO the device failed; -ESHUTDOWN */
+    /* 0; -ETIME deadline passed in the queue; -ECANCELED; -EIO the device failed; -ESHUTDOWN; -EILSEQ inputs or outputs
+     * did not arrive as they were sent (manifests with payload_crc:), reef_reason() says which: submit again */
+    int32_t status;
     uint32_t flags; /* REEF_CQE_* */
     uint32_t preemptions;
     uint32_t reserved;
@@ -205,6 +207,7 @@ REEF_API int reef_infer(reef_session *session, struct reef_loan *loan, const str
 
 /* ---------------------------------------------------------------- the rest */
 
+/* As the daemon counts, but for `damaged`: there the outputs that failed their CRC here are added. */
 REEF_API int reef_stats(const reef_session *session, struct reef_stats *stats);
 REEF_API const char *reef_strerror(int error); /* of a negative errno; never NULL */
 REEF_API const char *reef_version(void);

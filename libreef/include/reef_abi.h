@@ -51,7 +51,7 @@ extern "C" {
 
 #define REEF_MAGIC 0x46454552u /* "REEF" in memory */
 #define REEF_ABI_MAJOR 1       /* another major: refused */
-#define REEF_ABI_MINOR 0       /* additions that an older peer may ignore */
+#define REEF_ABI_MINOR 1       /* additions that an older peer may ignore; 1: payload CRCs */
 
 #define REEF_LINE 128u  /* hot words are this far apart: two cache lines, because of the adjacent-line prefetcher */
 #define REEF_PAGE 4096u /* tensors are aligned to this */
@@ -95,7 +95,9 @@ enum reef_opcode {
 enum {
     REEF_SQE_LATEST = 1u << 0, /* cancel this session's oldest unstarted request when this one has to wait */
     REEF_SQE_CRC = 1u << 1,    /* crc is valid; required where the header demands it */
-    REEF_SQE_FLAGS = REEF_SQE_LATEST | REEF_SQE_CRC
+    /* payload_crc is valid. Required where the header demands it, refused elsewhere: the manifest chooses. */
+    REEF_SQE_PAYLOAD_CRC = 1u << 2,
+    REEF_SQE_FLAGS = REEF_SQE_LATEST | REEF_SQE_CRC | REEF_SQE_PAYLOAD_CRC
 };
 
 struct reef_sqe {
@@ -109,8 +111,12 @@ struct reef_sqe {
     uint64_t user_data;   /* returned in the CQE */
     uint64_t deadline_ns; /* absolute; 0: the task's own deadline, counted from acceptance */
     uint64_t reserved;    /* zero, checked */
-    uint32_t reserved2;   /* zero, checked */
-    uint32_t crc;         /* CRC-32C of the 60 bytes before it */
+    /* With REEF_SQE_PAYLOAD_CRC: CRC-32C of the model's input tensors, in their order, each from its first byte to its
+     * last, what lies between them left out. The daemon computes it again when it accepts the request, so that nothing
+     * damaged is run, and once more when it completes it, so that what was run is what was checked; where one of them
+     * differs the request ends with -EILSEQ. Without the flag: zero, checked. */
+    uint32_t payload_crc;
+    uint32_t crc; /* CRC-32C of the 60 bytes before it */
 };
 REEF_ASSERT_SIZE(struct reef_sqe, 64);
 REEF_ASSERT_OFFSET(struct reef_sqe, model, 4);
@@ -121,11 +127,13 @@ REEF_ASSERT_OFFSET(struct reef_sqe, data_id, 24);
 REEF_ASSERT_OFFSET(struct reef_sqe, user_data, 32);
 REEF_ASSERT_OFFSET(struct reef_sqe, deadline_ns, 40);
 REEF_ASSERT_OFFSET(struct reef_sqe, reserved, 48);
+REEF_ASSERT_OFFSET(struct reef_sqe, payload_crc, 56);
 REEF_ASSERT_OFFSET(struct reef_sqe, crc, 60);
 
 enum {
-    REEF_CQE_LATE = 1u << 0,    /* finished, after its deadline */
-    REEF_CQE_REPLAYED = 1u << 1 /* executed again after the daemon was restarted */
+    REEF_CQE_LATE = 1u << 0,       /* finished, after its deadline */
+    REEF_CQE_REPLAYED = 1u << 1,   /* executed again after the daemon was restarted */
+    REEF_CQE_PAYLOAD_CRC = 1u << 2 /* payload_crc is valid */
 };
 
 struct reef_cqe {
@@ -139,7 +147,9 @@ struct reef_cqe {
     uint64_t accept_ns;   /* taken from the ring */
     uint64_t start_ns;    /* first launched; 0 if never */
     uint64_t end_ns;      /* completed */
-    uint32_t reserved;
+    /* Status 0 of a request that carried one: CRC-32C of the model's output tensors, as for the inputs. The client
+     * computes it again before it shows the completion; where they differ the status becomes -EILSEQ. Else zero. */
+    uint32_t payload_crc;
     uint32_t crc; /* CRC-32C of the 60 bytes before it */
 };
 REEF_ASSERT_SIZE(struct reef_cqe, 64);
@@ -151,6 +161,7 @@ REEF_ASSERT_OFFSET(struct reef_cqe, preemptions, 30);
 REEF_ASSERT_OFFSET(struct reef_cqe, accept_ns, 32);
 REEF_ASSERT_OFFSET(struct reef_cqe, start_ns, 40);
 REEF_ASSERT_OFFSET(struct reef_cqe, end_ns, 48);
+REEF_ASSERT_OFFSET(struct reef_cqe, payload_crc, 56);
 REEF_ASSERT_OFFSET(struct reef_cqe, crc, 60);
 
 /* ---------------------------------------------------------------- region C: written by the client only */
@@ -207,9 +218,11 @@ struct reef_header {
     uint64_t d_tensors_offset;
     uint64_t d_outputs_offset; /* slot s: d_outputs_offset + s * d_outputs_stride */
     uint64_t d_outputs_stride;
-    uint32_t task_class;         /* enum reef_class */
-    uint32_t queue_policy;       /* enum reef_queue_policy */
-    uint32_t sqe_flags_required; /* REEF_SQE_CRC where the manifest says crc: */
+    uint32_t task_class;   /* enum reef_class */
+    uint32_t queue_policy; /* enum reef_queue_policy */
+    /* REEF_SQE_CRC and REEF_SQE_PAYLOAD_CRC where the manifest says crc: and payload_crc:. A client that does not know
+     * one of the bits must not use the session. */
+    uint32_t sqe_flags_required;
     uint32_t reserved;
     uint64_t deadline_ns; /* the task's deadline, relative to acceptance; 0: none */
     uint64_t signature;   /* of the models' names, types, shapes and weights: adoption compares it */
@@ -232,7 +245,7 @@ struct reef_stats { /* of this session, since it was made; free-running */
     uint64_t preempted;  /* preemptions of its requests */
     uint64_t queue_ns;   /* sum of start - accept */
     uint64_t execute_ns; /* sum of end - start */
-    uint64_t reserved;
+    uint64_t damaged;    /* requests whose inputs failed their CRC */
 };
 REEF_ASSERT_SIZE(struct reef_stats, 64);
 

@@ -14,74 +14,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <nmmintrin.h>
-#elif defined(__aarch64__)
-#include <arm_acle.h>
-#include <sys/auxv.h>
-#endif
 
 #define MAPPING_MAGIC 0x50414d52u
-
-/* ---------------------------------------------------------------- CRC-32C */
-
-/* Four bits at a time: 16 words of table. Only for processors without the instruction. */
-uint32_t crc32c_table(const void *data, size_t size) {
-    static const uint32_t table[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-                                       0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-                                       0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
-    const uint8_t *byte = data;
-    uint32_t crc = ~0u;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= byte[i];
-        crc = (crc >> 4) ^ table[crc & 15];
-        crc = (crc >> 4) ^ table[crc & 15];
-    }
-    return ~crc;
-}
-
-#if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc32c_instruction(const void *data, size_t size) {
-    const uint8_t *byte = data;
-    uint64_t crc = ~0u, eight;
-    uint32_t four;
-    for (; size >= 8; size -= 8, byte += 8) {
-        memcpy(&eight, byte, 8);
-        crc = _mm_crc32_u64(crc, eight);
-    }
-    for (; size >= 4; size -= 4, byte += 4) {
-        memcpy(&four, byte, 4);
-        crc = _mm_crc32_u32((uint32_t)crc, four);
-    }
-    for (; size; size--, byte++)
-        crc = _mm_crc32_u8((uint32_t)crc, *byte);
-    return ~(uint32_t)crc;
-}
-#elif defined(__aarch64__)
-__attribute__((target("+crc"))) static uint32_t crc32c_instruction(const void *data, size_t size) {
-    const uint8_t *byte = data;
-    uint32_t crc = ~0u;
-    uint64_t eight;
-    for (; size >= 8; size -= 8, byte += 8) {
-        memcpy(&eight, byte, 8);
-        crc = __crc32cd(crc, eight);
-    }
-    for (; size; size--, byte++)
-        crc = __crc32cb(crc, *byte);
-    return ~crc;
-}
-#endif
-
-crc_function crc32c_best(void) {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("sse4.2"))
-        return crc32c_instruction;
-#elif defined(__aarch64__)
-    if (getauxval(AT_HWCAP) & (1u << 7)) /* HWCAP_CRC32 */
-        return crc32c_instruction;
-#endif
-    return crc32c_table;
-}
 
 /* ---------------------------------------------------------------- checks */
 
@@ -155,7 +89,7 @@ static int check_header(const struct reef_header *h, const struct reef_welcome *
         wrong = "impossible numbers of models or tensors";
     else if (h->task_class > REEF_CLASS_BE || h->queue_policy > REEF_QUEUE_LATEST)
         wrong = "unknown class or queue policy";
-    else if (h->sqe_flags_required & ~(uint32_t)REEF_SQE_CRC)
+    else if (h->sqe_flags_required & ~(uint32_t)(REEF_SQE_CRC | REEF_SQE_PAYLOAD_CRC))
         wrong = "it requires flags that this libreef does not know";
     else if (!memchr(h->task, 0, sizeof h->task))
         wrong = "its task's name has no end";
@@ -237,7 +171,7 @@ static int read_header(struct reef_header *header, const uint8_t *d, size_t d_si
         return -EBADMSG;
     }
     copy.header.crc = 0;
-    if (crc(copy.bytes, size) != expected) {
+    if (crc(0, copy.bytes, size) != expected) {
         explain(reason, "the region's header is damaged: wrong CRC");
         return -EBADMSG;
     }

@@ -41,9 +41,17 @@ static bool ring_has_room(struct reef_session *s, uint32_t n) {
 
 static inline void write_sqe(struct reef_session *s, struct reef_sqe *sqe) {
     sqe->sequence = s->sequence;
-    sqe->crc = s->crc(sqe, offsetof(struct reef_sqe, crc));
+    sqe->crc = s->crc(0, sqe, offsetof(struct reef_sqe, crc));
     s->sq[s->sequence & s->mask] = *sqe;
     s->sequence++;
+}
+
+/* CRC-32C of n tensors of a slot, one after the other. */
+static uint32_t payload_crc(const struct reef_session *s, const uint8_t *area, uint32_t first, uint32_t n) {
+    uint32_t crc = 0;
+    for (uint32_t i = first; i < first + n; i++)
+        crc = s->crc(crc, area + s->tensor[i].offset, s->tensor[i].size);
+    return crc;
 }
 
 /* Makes the entries written so far the daemon's, and wakes it where it sleeps. */
@@ -70,6 +78,10 @@ static inline void write_request(struct reef_session *s, struct reef_loan *loan,
         sqe.user_data = options->user_data;
         sqe.data_id = options->data_id;
         sqe.deadline_ns = options->deadline_ns;
+    }
+    if (__builtin_expect(sqe.flags & REEF_SQE_PAYLOAD_CRC, 0)) {
+        const struct reef_model_desc *model = &s->model[slot->model];
+        sqe.payload_crc = payload_crc(s, s->inputs + loan->slot * s->inputs_stride, model->first_input, model->inputs);
     }
     slot->sequence = s->sequence;
     slot->state = SLOT_FLYING;
@@ -152,7 +164,7 @@ int reef_announce(reef_session *s) {
 /* ---------------------------------------------------------------- completions */
 
 static bool cqe_good(const struct reef_session *s, const struct reef_cqe *cqe) {
-    if (s->crc(cqe, offsetof(struct reef_cqe, crc)) != cqe->crc || cqe->slot >= s->slots || cqe->status > 0)
+    if (s->crc(0, cqe, offsetof(struct reef_cqe, crc)) != cqe->crc || cqe->slot >= s->slots || cqe->status > 0)
         return false;
     const struct slot *slot = &s->slot[cqe->slot];
     return slot->state == SLOT_FLYING && slot->generation == cqe->generation && slot->sequence == cqe->sequence;
@@ -164,15 +176,34 @@ static int damaged(struct reef_session *s, const char *what) {
     return s->error;
 }
 
+/* The status as the caller gets it. */
+static int32_t payload_status(struct reef_session *s, const struct reef_cqe *cqe) {
+    if (cqe->status == -EILSEQ)
+        explain(s->reason, "the inputs of slot %u are not what was submitted: submit again", cqe->slot);
+    if (cqe->status != 0)
+        return cqe->status;
+    const struct reef_model_desc *model = &s->model[s->slot[cqe->slot].model];
+    const uint8_t *area = s->outputs + cqe->slot * s->outputs_stride;
+    if (cqe->flags & REEF_CQE_PAYLOAD_CRC &&
+        payload_crc(s, area, model->first_output, model->outputs) == cqe->payload_crc)
+        return 0;
+    s->damaged++;
+    explain(s->reason, "the outputs of slot %u are not what the daemon computed: submit again", cqe->slot);
+    return -EILSEQ;
+}
+
 static inline void stash(struct reef_session *s, const struct reef_cqe *cqe) {
     struct slot *slot = &s->slot[cqe->slot];
+    int32_t status = cqe->status;
+    if (__builtin_expect(s->sqe_flags & REEF_SQE_PAYLOAD_CRC, 0))
+        status = payload_status(s, cqe);
     slot->state = slot->dropped && cqe->status == -ECANCELED ? SLOT_FREE : SLOT_LANDED;
     slot->dropped = false;
     s->flying--;
     s->stash[s->stash_tail++ & s->mask] = (struct reef_completion){.user_data = cqe->user_data,
                                                                    .slot = cqe->slot,
                                                                    .generation = cqe->generation,
-                                                                   .status = cqe->status,
+                                                                   .status = status,
                                                                    .flags = cqe->flags,
                                                                    .preemptions = cqe->preemptions,
                                                                    .accept_ns = cqe->accept_ns,

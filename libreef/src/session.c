@@ -108,8 +108,9 @@ static int open_session(struct reef_session *s, const struct reef_open_params *p
         return rc;
     link_follow(s, &welcome);
     s->submit_error = s->header.features_read_only ? -EROFS : 0;
-    /* A checksum costs less than asking whether this task wants one. */
-    s->sqe_flags = REEF_SQE_CRC | (s->header.queue_policy == REEF_QUEUE_LATEST ? REEF_SQE_LATEST : 0);
+    /* An entry's checksum costs less than asking whether this task wants one; the tensors' does not. */
+    s->sqe_flags = REEF_SQE_CRC | (uint16_t)s->header.sqe_flags_required |
+                   (s->header.queue_policy == REEF_QUEUE_LATEST ? REEF_SQE_LATEST : 0);
     s->waitv = has_waitv();
     return make_poll_fd(s);
 }
@@ -327,7 +328,8 @@ int reef_stats(const reef_session *session, struct reef_stats *stats) {
                                  .late = load_relaxed(&from->late),
                                  .preempted = load_relaxed(&from->preempted),
                                  .queue_ns = load_relaxed(&from->queue_ns),
-                                 .execute_ns = load_relaxed(&from->execute_ns)};
+                                 .execute_ns = load_relaxed(&from->execute_ns),
+                                 .damaged = load_relaxed(&from->damaged) + session->damaged};
     return 0;
 }
 
@@ -351,6 +353,8 @@ const char *reef_strerror(int error) {
         return "no daemon listens there";
     case -EDEADLK:
         return "every slot is held by the caller and none is in flight: waiting cannot help";
+    case -EILSEQ:
+        return "the inputs or the outputs did not arrive as they were sent: their CRC is wrong; submit again";
     case -EINVAL:
         return "a wrong argument, a loan that is not held, or a process that forked";
     case -EIO:

@@ -2,7 +2,8 @@
 /*
  * session.h: what the rooms of libreef share. Private to the library.
  *
- *   region.c   checks and maps the two regions, describes the models, CRC-32C
+ *   region.c   checks and maps the two regions, describes the models
+ *   crc32c.c   CRC-32C of entries, headers and tensors
  *   connect.c  the session socket: probe, handshake, coming back to the daemon's successor
  *   session.c  open and close, sleeping and being woken, event loops, words for errors
  *   ring.c     requests: loan, submit, completions, cancel
@@ -63,7 +64,7 @@ struct reef_session {
     uint32_t entries, mask;
     uint32_t slots;
     uint32_t models, tensors;
-    uint32_t (*crc)(const void *data, size_t size);
+    uint32_t (*crc)(uint32_t crc, const void *data, size_t size); /* crc: of what goes before; 0: nothing */
 
     uint64_t sequence; /* of the next SQE; its low half is sq_tail */
     uint32_t sq_head;  /* as last read */
@@ -74,6 +75,7 @@ struct reef_session {
     uint32_t owner;
     int doorbell;
     uint16_t sqe_flags; /* REEF_SQE_* that every request carries */
+    uint64_t damaged;   /* outputs that failed their CRC */
     int error;          /* the session ended with it: every later call returns it */
     int submit_error;   /* 0, or why this libreef must not submit: a feature it does not know */
     int64_t spin_ns;
@@ -128,10 +130,11 @@ __attribute__((format(printf, 2, 3))) static inline void explain(char *reason, c
     va_end(args);
 }
 
-/* ---- region.c */
-typedef uint32_t (*crc_function)(const void *data, size_t size);
+/* ---- crc32c.c */
+typedef uint32_t (*crc_function)(uint32_t crc, const void *data, size_t size);
 crc_function crc32c_best(void);
-uint32_t crc32c_table(const void *data, size_t size);
+uint32_t crc32c_table(uint32_t crc, const void *data, size_t size);
+/* ---- region.c */
 /* Maps both regions and fills the session from D's header, once every number in it was checked. */
 int region_map(struct reef_session *session, const struct reef_welcome *welcome, int c_fd, int d_fd);
 void mapping_drop(struct mapping *mapping);

@@ -30,6 +30,9 @@ std::string describe_violation(const std::array<uint64_t, 4>& v) {
         return at + "no CRC, and the task requires one";
     case Violation::crc:
         return at + "the CRC is wrong";
+    case Violation::payload_crc:
+        return at + (v[2] != 0 ? "a CRC of its inputs, and the task wants none"
+                               : "no CRC of its inputs, and the task requires one");
     case Violation::slot:
         return at + "slot " + text(v[2]) + " of " + text(v[3]);
     case Violation::model:
@@ -44,6 +47,12 @@ std::string describe_violation(const std::array<uint64_t, 4>& v) {
         return "region C was truncated or punched";
     }
     return "unknown violation " + text(v[0]);
+}
+
+std::string hexadecimal(uint64_t value) {
+    std::array<char, 32> room;
+    std::snprintf(room.data(), room.size(), "%08llx", static_cast<unsigned long long>(value));
+    return room.data();
 }
 
 std::string milliseconds(uint64_t ns) {
@@ -76,6 +85,8 @@ const char* event_name(EventKind kind) {
         return "rejected";
     case EventKind::flooding:
         return "flooding";
+    case EventKind::damaged:
+        return "damaged";
     case EventKind::bounds:
         return "bounds";
     case EventKind::device_stuck:
@@ -99,6 +110,9 @@ std::string describe(const EventRecord& event) {
                " times by its fault, in " + text(v[2]) + " runs";
     case EventKind::flooding:
         return "rang " + text(v[0]) + " times without a request; polled by timer";
+    case EventKind::damaged:
+        return "slot " + text(v[0]) + ", generation " + text(v[1]) + ": the inputs have CRC " + hexadecimal(v[2]) +
+               ", the client submitted " + hexadecimal(v[3]);
     case EventKind::bounds:
         return describe_bounds(v);
     case EventKind::device_stuck:

@@ -53,6 +53,7 @@ enum class EventKind : uint32_t {
     adopted,       // values: replayed, completions posted, entries skipped, rejected
     rejected,      // values: slot, generation, attempts
     flooding,      // the doorbell is polled by timer from now on; values: rings
+    damaged,       // values: slot, generation, the CRC of the inputs, the client's
     bounds,        // the ladder moved; values: steps and Latency, nanoseconds, bound, how often it was broken
     device_stuck,  // values: queue, milliseconds, slot, kernel; queue UINT64_MAX: the driver reports a fault
 };
@@ -67,6 +68,7 @@ enum class Violation : uint32_t {
     sequence,
     crc_missing,
     crc,
+    payload_crc,
     slot,
     model,
     slot_in_flight,

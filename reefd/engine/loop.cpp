@@ -131,6 +131,7 @@ bool Loop::turn() {
     if (reef_thread_allocations) {
         sync::store_relaxed(counters_.allocations, reef_thread_allocations() - allocations_before_);
     }
+    context_.payload_bytes = 0;
     bool busy = take_commands(now_ns);
     if (now_ns - last_wait_ns_ >= kLookNs) {
         wait(0);

@@ -56,6 +56,9 @@ bool Loop::take_commands(uint64_t now_ns) {
 }
 
 void Loop::completed(Request& request, int32_t status, uint64_t now_ns) {
+    if (status == 0 && request.task->spec.payload_crc) {
+        status = check_payload(context_, request, now_ns);
+    }
     complete(request, status, now_ns);
     if (request.task->spec.real_time && (status == 0 || status == -ETIME)) {
         if (request.start_ns != 0) {

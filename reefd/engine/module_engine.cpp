@@ -35,7 +35,7 @@ T choose(const std::string& value, std::initializer_list<std::pair<const char*, 
 
 void make_task_spec(TaskSpec* self, std::string name, const std::string& task_class, nb::sequence models,
                     uint32_t slots, uint64_t deadline_ns, int32_t priority, uint32_t weight, const std::string& queue,
-                    bool crc, uint64_t signature, uint32_t contexts, bool preemptible,
+                    bool crc, bool payload_crc, uint64_t signature, uint32_t contexts, bool preemptible,
                     std::vector<ModelProfile> profiles, const std::array<uint64_t, kLatencies>& bounds_ns,
                     double budget) {
     TaskSpec spec;
@@ -53,6 +53,7 @@ void make_task_spec(TaskSpec* self, std::string name, const std::string& task_cl
     spec.queue_policy = choose<uint32_t>(
         queue, {{"fail", REEF_QUEUE_FAIL}, {"block", REEF_QUEUE_BLOCK}, {"latest", REEF_QUEUE_LATEST}}, "queue");
     spec.crc = crc;
+    spec.payload_crc = payload_crc;
     spec.signature = signature;
     spec.contexts = contexts;
     spec.preemptible = preemptible;
@@ -109,6 +110,7 @@ nb::dict task_dict(const TaskSnapshot& task) {
     dict["late"] = counters.late;
     dict["expired"] = counters.expired;
     dict["cancelled"] = counters.cancelled;
+    dict["damaged"] = counters.damaged;
     dict["replayed"] = counters.replayed;
     dict["preempted"] = counters.preempted;
     dict["abandoned_windows"] = counters.abandoned_windows;
@@ -139,6 +141,7 @@ nb::dict session_dict(const SessionSnapshot& session) {
     dict["preempted"] = session.stats.preempted;
     dict["queue_ns"] = session.stats.queue_ns;
     dict["execute_ns"] = session.stats.execute_ns;
+    dict["damaged"] = session.stats.damaged;
     return dict;
 }
 
@@ -267,8 +270,9 @@ void bind_values(nb::module_& module) {
     nb::class_<TaskSpec>(module, "TaskSpec")
         .def("__init__", make_task_spec, nb::kw_only(), nb::arg("name"), nb::arg("task_class"), nb::arg("models"),
              nb::arg("slots"), nb::arg("deadline_ns") = 0, nb::arg("priority") = 0, nb::arg("weight") = 100,
-             nb::arg("queue") = "fail", nb::arg("crc") = false, nb::arg("signature") = 0, nb::arg("contexts") = 0,
-             nb::arg("preemptible") = false, nb::arg("profiles") = std::vector<ModelProfile>{},
+             nb::arg("queue") = "fail", nb::arg("crc") = false, nb::arg("payload_crc") = false,
+             nb::arg("signature") = 0, nb::arg("contexts") = 0, nb::arg("preemptible") = false,
+             nb::arg("profiles") = std::vector<ModelProfile>{},
              nb::arg("bounds_ns") = std::array<uint64_t, kLatencies>{}, nb::arg("budget") = 0.0);
 }
 

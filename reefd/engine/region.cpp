@@ -89,7 +89,8 @@ Layout::Layout(const Task& task) {
     header.d_size = header.d_outputs_offset + slots * output_area;
     header.task_class = task.spec.real_time ? REEF_CLASS_RT : REEF_CLASS_BE;
     header.queue_policy = task.spec.queue_policy;
-    header.sqe_flags_required = task.spec.crc ? static_cast<uint32_t>(REEF_SQE_CRC) : 0u;
+    header.sqe_flags_required = (task.spec.crc ? static_cast<uint32_t>(REEF_SQE_CRC) : 0u) |
+                                (task.spec.payload_crc ? static_cast<uint32_t>(REEF_SQE_PAYLOAD_CRC) : 0u);
     header.deadline_ns = task.spec.deadline_ns;
     header.signature = task.spec.signature;
     copy_name(header.task, sizeof header.task, task.spec.name);

@@ -39,6 +39,7 @@ struct Request {
     uint64_t arrival = 0;     // order among all requests of the engine
     uint64_t sequence = 0;
     uint64_t user_data = 0;
+    uint32_t payload_crc = 0;  // of the inputs, where the task has one
     uint64_t deadline_ns = 0;  // absolute; 0: none
     uint64_t accept_ns = 0;
     uint64_t start_ns = 0;

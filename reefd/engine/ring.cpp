@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <vector>
 
 #include "crc32c.hpp"
 #include "scheduler.hpp"
@@ -19,6 +20,17 @@
 
 namespace reef {
 namespace {
+
+// Best-effort inputs that are checked in one turn; an entry that goes beyond it is the last. At 20 GB/s, 13 us.
+constexpr uint64_t kPayloadBytes = 256 * 1024;
+
+uint32_t crc_of(const std::vector<ModelTensor>& tensors, const std::byte* area) {
+    uint32_t crc = 0;
+    for (const ModelTensor& tensor : tensors) {
+        crc = crc32c(area + tensor.offset, tensor.bytes, crc);
+    }
+    return crc;
+}
 
 // Generation and state share an aligned word so that both change in one store.
 void store_generation_and_state(reef_d_slot& slot, uint32_t generation, uint32_t state) {
@@ -63,6 +75,12 @@ void enqueue(RingContext& context, Request& request, uint64_t now_ns) {
     request.arrival = context.arrivals++;
     request.session->unstarted.push_back(request);
     ++request.session->outstanding;
+    if (request.task->spec.payload_crc) {
+        if (const int32_t status = check_payload(context, request, now_ns); status != 0) {
+            complete(request, status, now_ns);
+            return;
+        }
+    }
     if (request.model->model) {
         context.scheduler.submit(request);
     } else {
@@ -95,6 +113,7 @@ void accept(RingContext& context, Session& session, const reef_sqe& sqe, uint64_
     request.generation = sqe.generation;
     request.sequence = sqe.sequence;
     request.user_data = sqe.user_data;
+    request.payload_crc = sqe.payload_crc;
     request.accept_ns = now_ns;
     request.start_ns = 0;
     request.preemptions = 0;
@@ -134,7 +153,8 @@ Verdict check(const Session& session, const reef_sqe& sqe, uint32_t index, uint6
     if (sqe.flags & ~allowed) {
         return bad(Violation::flags, sqe.flags);
     }
-    if (sqe.reserved != 0 || sqe.reserved2 != 0) {
+    const uint32_t with_payload = sqe.flags & REEF_SQE_PAYLOAD_CRC;
+    if (sqe.reserved != 0 || (sqe.payload_crc != 0 && with_payload == 0)) {
         return bad(Violation::reserved);
     }
     if (static_cast<uint32_t>(sqe.sequence) != index) {
@@ -152,6 +172,9 @@ Verdict check(const Session& session, const reef_sqe& sqe, uint32_t index, uint6
     }
     if (sqe.opcode == REEF_OP_CANCEL) {
         return kGood;
+    }
+    if ((with_payload != 0) != session.task.spec.payload_crc) {
+        return bad(Violation::payload_crc, with_payload);
     }
     if (sqe.model >= session.task.models.size()) {
         return bad(Violation::model, sqe.model, session.task.models.size());
@@ -190,7 +213,11 @@ uint32_t consume(RingContext& context, Session& session, uint32_t budget, uint64
         return 0;
     }
     uint32_t taken = 0;
+    const bool bounded = session.task.spec.payload_crc && !session.task.spec.real_time;
     for (; taken < std::min(count, budget) && !session.frozen; ++taken) {
+        if (bounded && context.payload_bytes >= kPayloadBytes) {
+            break;
+        }
         const auto posted = static_cast<uint32_t>(session.cq_tail);
         const uint32_t head = sync::load_acquire(session.client->cq_head);  // SYNC POINT cq-head
         if (posted - head > session.entries) {
@@ -255,6 +282,24 @@ void mark_running(Request& request, uint64_t now_ns) {
     sync::store_release(slot.state, static_cast<uint32_t>(REEF_SLOT_RUNNING));
 }
 
+int32_t check_payload(RingContext& context, Request& request, uint64_t now_ns) {
+    Session& session = *request.session;
+    context.payload_bytes += request.model->input_area;
+    const uint32_t found = crc_of(request.model->inputs, request.binding.inputs);
+    if (found == request.payload_crc) {
+        return 0;
+    }
+    session.stats.damaged++;
+    sync::add_relaxed<uint64_t>(session.task.counters.damaged, 1);
+    context.events.push({EventKind::damaged,
+                         -EILSEQ,
+                         now_ns,
+                         session.id,
+                         session.task.id,
+                         {request.slot, request.generation, found, request.payload_crc}});
+    return -EILSEQ;
+}
+
 void blame(const Request& request) { sync::store_release(request.session->slots[request.slot].crashes, kMaxCrashes); }
 
 void complete(Request& request, int32_t status, uint64_t now_ns) {
@@ -277,6 +322,10 @@ void complete(Request& request, int32_t status, uint64_t now_ns) {
     cqe.accept_ns = request.accept_ns;
     cqe.start_ns = request.start_ns;
     cqe.end_ns = now_ns;
+    if (status == 0 && session.task.spec.payload_crc) {
+        cqe.flags |= REEF_CQE_PAYLOAD_CRC;
+        cqe.payload_crc = crc_of(request.model->outputs, request.binding.outputs);
+    }
     cqe.crc = crc_before_tail(cqe);
     const auto index = static_cast<uint32_t>(session.cq_tail);
     session.cq[index & (session.entries - 1)] = cqe;

@@ -15,7 +15,8 @@ struct RingContext {
     Device& device;
     Scheduler& scheduler;
     EventRing& events;
-    uint64_t arrivals = 0;  // order among all requests
+    uint64_t arrivals = 0;       // order among all requests
+    uint64_t payload_bytes = 0;  // of inputs that were checked in this turn
 };
 
 // Takes up to `budget` entries. Returns how many. A violation quarantines the session and ends the taking.
@@ -29,6 +30,9 @@ void replay(RingContext& context, Session& session, uint64_t now_ns);
 
 // The one place where a request ends: CQE, index, final state, cq_tail, wake-up, counters. Exactly once for each.
 void complete(Request& request, int32_t status, uint64_t now_ns);
+
+// Of a task with payload_crc: 0, or -EILSEQ, an event and a count where the inputs are not what the client sent.
+int32_t check_payload(RingContext& context, Request& request, uint64_t now_ns);
 
 // D's record that a launch is about to happen. Before the launch, so that a successor knows.
 void mark_running(Request& request, uint64_t now_ns);

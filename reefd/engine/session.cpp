@@ -168,6 +168,7 @@ void Session::take_over() {
         request.model = &task.models[sqe.model];
         request.sequence = sqe.sequence;
         request.user_data = sqe.user_data;
+        request.payload_crc = sqe.payload_crc;
         request.accept_ns = slot.accept_ns;
         request.start_ns = slot.start_ns;
         request.deadline_ns = sqe.deadline_ns              ? sqe.deadline_ns

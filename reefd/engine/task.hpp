@@ -29,7 +29,8 @@ struct TaskSpec {
     int32_t priority = 0;
     uint32_t weight = 100;
     uint32_t queue_policy = REEF_QUEUE_FAIL;
-    bool crc = false;
+    bool crc = false;          // entries must carry theirs
+    bool payload_crc = false;  // inputs and outputs have one
     uint64_t signature = 0;
     uint32_t contexts = 0;
     bool preemptible = false;            // real time: gives way to more urgent real-time requests
@@ -61,6 +62,7 @@ struct TaskCounters {
     uint64_t late = 0;
     uint64_t expired = 0;
     uint64_t cancelled = 0;
+    uint64_t damaged = 0;  // inputs failed their CRC
     uint64_t replayed = 0;
     uint64_t preempted = 0;
     uint64_t abandoned_windows = 0;

@@ -94,7 +94,7 @@ def _codes(text: str) -> list[str]:
 
 def test_the_numbers_are_those_of_the_header():
     header = (ROOT / "libreef/include/reef_abi.h").read_text()
-    for name, value in (("MAGIC", "0x46454552u"), ("ABI_MAJOR", "1"), ("ABI_MINOR", "0")):
+    for name, value in (("MAGIC", "0x46454552u"), ("ABI_MAJOR", "1"), ("ABI_MINOR", "1")):
         assert f"#define REEF_{name} {value}" in header and int(value.rstrip("u"), 0) == getattr(wire, name)
     for name in ("PROBE", "OPEN", "RECLAIM"):
         assert f"REEF_REQUEST_{name} = {getattr(wire, name)}" in header
@@ -125,8 +125,8 @@ def test_probe_and_open(start):
         (hello(task=b"\n<3>forged"), errno.ENOENT, "no task"),
         (hello(wire.RECLAIM, session=1), errno.ESTALE, "did not outlive"),
         (hello(wire.RECLAIM, session=2**64 - 1), errno.ESTALE, "did not outlive"),
-        (hello(major=9, minor=3), errno.EPROTONOSUPPORT, "ABI 1.0, the client 9.3"),
-        (hello(major=9)[:12], errno.EPROTONOSUPPORT, "the client 9.0"),
+        (hello(major=9, minor=3), errno.EPROTONOSUPPORT, "ABI 1.1, the client 9.3"),
+        (hello(major=9)[:12], errno.EPROTONOSUPPORT, "the client 9.1"),
     ],
 )
 def test_a_bad_hello_is_refused_in_words(shared, message, code, words):

@@ -135,7 +135,7 @@ class Client:
             "user_data": 0,
             "deadline_ns": 0,
             "reserved": 0,
-            "reserved2": 0,
+            "payload_crc": 0,
         } | fields
         for name, value in values.items():
             setattr(entry, name, value)
@@ -180,7 +180,7 @@ class Client:
         while self.cq_head != self.d_hot.cq_tail:
             entry = self.cq[self.cq_head % self.entries]
             assert entry.crc == crc32c(bytes(ffi.buffer(ffi.addressof(entry))[:60]))
-            assert entry.reserved == 0
+            assert entry.payload_crc == 0 or entry.flags & lib.REEF_CQE_PAYLOAD_CRC
             done.append(Completion(*(int(getattr(entry, name)) for name in Completion.__dataclass_fields__)))
             self.cq_head = (self.cq_head + 1) & 0xFFFFFFFF
         self.hot.cq_head = self.cq_head

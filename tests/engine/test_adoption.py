@@ -335,7 +335,7 @@ def test_a_damaged_copy_is_not_replayed(sim, field, value):
 def test_another_abi_is_refused_by_name(sim):
     task, client = interrupted(sim)
     client.header.abi_major = 2
-    with pytest.raises(_engine.EngineError, match=r"ABI 2\.0, this daemon speaks 1\.0") as caught:
+    with pytest.raises(_engine.EngineError, match=r"ABI 2\.1, this daemon speaks 1\.1") as caught:
         client.regions.attach(sim.engine, task, 1, epoch=2, adopt=True)
     assert caught.value.code == -errno.EPROTONOSUPPORT
 

@@ -42,7 +42,11 @@ VIOLATIONS = {
         "flags",
     ),
     "reserved": (lambda client: client.submit(3, reserved=1), "reserved"),
-    "reserved2": (lambda client: client.submit(3, reserved2=1), "reserved"),
+    "payload_crc without its flag": (lambda client: client.submit(3, payload_crc=1), "reserved"),
+    "payload_crc unasked": (
+        lambda client: client.submit(3, flags=lib.REEF_SQE_PAYLOAD_CRC),
+        "a CRC of its inputs, and the task wants none",
+    ),
     "sequence": (lambda client: client.submit(3, sequence=client.sq_tail + 1), "sequence"),
     "crc": (lambda client: client.submit(3, flags=lib.REEF_SQE_CRC, crc=12345), "CRC is wrong"),
     "slot": (lambda client: client.write_entry(slot=4, generation=1) or client.publish(), "slot 4 of 4"),

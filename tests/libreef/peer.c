@@ -37,6 +37,13 @@ static void wake(struct session *s) {
         (void)!send(s->socket, "!", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static uint32_t crc_of(const struct session *s, uint32_t first, uint32_t n, const uint8_t *area) {
+    uint32_t crc = 0;
+    for (uint32_t i = first; i < first + n; i++)
+        crc = crc32c_after(crc, area + s->tensor[i].offset, s->tensor[i].size);
+    return crc;
+}
+
 static void complete(struct session *s, uint32_t index, int32_t status, uint16_t flags) {
     struct reef_d_slot *slot = &s->slot[index];
     uint32_t tail = s->d_hot->cq_tail;
@@ -49,6 +56,16 @@ static void complete(struct session *s, uint32_t index, int32_t status, uint16_t
                            .accept_ns = slot->accept_ns,
                            .start_ns = slot->start_ns,
                            .end_ns = now_ns()};
+    if (status == 0 && option.payload) {
+        const struct reef_model_desc *model = &s->model[slot->sqe.model];
+        uint8_t *out = s->d + s->header->d_outputs_offset + index * s->header->d_outputs_stride;
+        cqe.flags |= REEF_CQE_PAYLOAD_CRC;
+        cqe.payload_crc = crc_of(s, model->first_output, model->outputs, out);
+        if (option.damage_output) {
+            const struct reef_tensor_desc *last = &s->tensor[model->first_output + model->outputs - 1];
+            out[last->offset + last->size - 1] ^= 0x10;
+        }
+    }
     const char *bad = option.corrupt_cqe ? option.corrupt_cqe : "";
     if (strcmp(bad, "slot") == 0)
         cqe.slot = 0xffffff00u;
@@ -75,6 +92,12 @@ static void run(struct session *s, uint32_t index, uint16_t flags) {
     struct reef_d_slot *slot = &s->slot[index];
     const uint8_t *in = s->c + s->header->c_inputs_offset + index * s->header->c_inputs_stride;
     uint8_t *out = s->d + s->header->d_outputs_offset + index * s->header->d_outputs_stride;
+    const struct reef_model_desc *model = &s->model[slot->sqe.model];
+    if (option.payload && crc_of(s, model->first_input, model->inputs, in) != slot->sqe.payload_crc) {
+        s->d_hot->stats.damaged++;
+        complete(s, index, -EILSEQ, flags);
+        return;
+    }
     if (slot->sqe.model == 0) {
         memcpy(out, in, option.bytes);
     } else {
@@ -144,7 +167,8 @@ static const char *wrong_with(const struct session *s, const struct reef_sqe *sq
         return "CRC";
     if ((uint32_t)sqe->sequence != index || sqe->slot >= s->header->slots || sqe->model >= s->header->models)
         return "sequence, slot or model";
-    if (sqe->reserved || sqe->reserved2 || sqe->flags & ~REEF_SQE_FLAGS || sqe->opcode > REEF_OP_CANCEL)
+    if (sqe->reserved || (sqe->payload_crc && !(sqe->flags & REEF_SQE_PAYLOAD_CRC)) || sqe->flags & ~REEF_SQE_FLAGS ||
+        sqe->opcode > REEF_OP_CANCEL)
         return "reserved bits";
     const struct reef_d_slot *slot = &s->slot[sqe->slot];
     if (sqe->opcode == REEF_OP_INFER && (sqe->generation != slot->generation + 1 || slot->state == REEF_SLOT_ACCEPTED ||
@@ -473,7 +497,8 @@ static void parse(const char *arg) {
                number(arg, "--fds", &option.fds) || number(arg, "--quarantine-after", &option.quarantine_after) ||
                number(arg, "--read-only", &option.read_only) || number(arg, "--hang-up", &option.hang_up) ||
                number(arg, "--first", &option.first) || number(arg, "--ready", &option.ready) ||
-               number(arg, "--wrong-region", &option.wrong_region)))
+               number(arg, "--wrong-region", &option.wrong_region) || number(arg, "--payload", &option.payload) ||
+               number(arg, "--damage-output", &option.damage_output)))
         fail(arg);
 }
 

@@ -28,7 +28,7 @@
 static struct {
     const char *socket, *dir, *corrupt, *corrupt_cqe;
     uint32_t slots, bytes, policy, hold, spin, die_after, abi, refuse, refuse_reclaim, silent, fds, quarantine_after;
-    uint32_t read_only, hang_up, first, ready, wrong_region;
+    uint32_t read_only, hang_up, first, ready, wrong_region, payload, damage_output;
     uint64_t delay_us;
 } option = {.slots = 4, .bytes = 64, .fds = 3};
 
@@ -67,8 +67,8 @@ static void fail(const char *what) {
     exit(2);
 }
 
-// Bit by bit, on purpose another algorithm than libreef's.
-static uint32_t crc32c(const void *data, size_t size) {
+// Byte by byte, on purpose another algorithm than libreef's. `before`: the CRC of what goes before; 0: nothing.
+static uint32_t crc32c_after(uint32_t before, const void *data, size_t size) {
     static uint32_t table[256];
     if (!table[1]) {
         for (uint32_t i = 0; i < 256; i++) {
@@ -78,11 +78,13 @@ static uint32_t crc32c(const void *data, size_t size) {
             table[i] = value;
         }
     }
-    uint32_t crc = ~0u;
+    uint32_t crc = ~before;
     for (size_t i = 0; i < size; i++)
         crc = table[(crc ^ ((const uint8_t *)data)[i]) & 255] ^ (crc >> 8);
     return ~crc;
 }
+
+static uint32_t crc32c(const void *data, size_t size) { return crc32c_after(0, data, size); }
 
 // ---------------------------------------------------------------- regions
 
@@ -221,6 +223,7 @@ static void layout(struct reef_header *h, uint64_t id, const char *task) {
     h->d_outputs_stride = stride;
     h->d_size = h->d_outputs_offset + option.slots * stride;
     h->queue_policy = option.policy;
+    h->sqe_flags_required = option.payload ? REEF_SQE_PAYLOAD_CRC : 0;
     strcpy(h->task, task);
 }
 

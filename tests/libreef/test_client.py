@@ -68,7 +68,7 @@ def test_probe_and_open_say_who_is_there(peer: Peer) -> None:
     peer.start()
     assert peer.process
     info = libreef.probe(peer.socket)
-    assert info.pid == peer.process.pid and info.version == "peer 1" and info.abi == (1, 0)
+    assert info.pid == peer.process.pid and info.version == "peer 1" and info.abi == (1, 1)
     with pytest.raises(libreef.UnknownTask, match="there is: test"):
         Client("other", socket=peer.socket)
     with Client("test", socket=os.fspath(peer.socket)) as client:
@@ -106,7 +106,7 @@ def test_refusals_are_typed(peer: Peer, option: str, error: type[libreef.ReefErr
     if option == "--refuse=13":
         assert str(caught.value) == "refused on purpose"
     if error is libreef.AbiMismatch:
-        assert "7.0" in str(caught.value) and "1.0" in str(caught.value)
+        assert "7.1" in str(caught.value) and "1.1" in str(caught.value)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert type(copy) is error and copy.code == caught.value.code
 

@@ -51,7 +51,7 @@ int main(void) {
 
     START_PEER("--abi=7");
     EQUAL(attempt(params(0)), -EPROTONOSUPPORT);
-    CHECK(strstr(reason, "7.0") && strstr(reason, "1.0"));
+    CHECK(strstr(reason, "7.1") && strstr(reason, "1.1"));
     peer_kill();
 
     START_PEER("--fds=2");

@@ -20,7 +20,7 @@ int main(void) {
     peer_kill();
     START_PEER("--abi=7");
     EQUAL(reef_wait(session, LONG_TIME, &done), -EPROTONOSUPPORT);
-    CHECK(strstr(reef_reason(session), "7.0"));
+    CHECK(strstr(reef_reason(session), "7.1"));
     reef_close(session);
     peer_kill();
 
