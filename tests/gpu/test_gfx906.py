@@ -21,10 +21,11 @@ from reefd.compiler.load import from_model
 from reefd.compiler.operators import supported
 from reefd.gpu.compile import clang_command, compile_source, find_clang
 from reefd.gpu.conv import ConvShape, conv_kernels
-from reefd.gpu.elementwise import binary_kernel, unary_kernel
+from reefd.gpu.elementwise import binary_kernel, cast_kernel, unary_kernel, where_kernel
+from reefd.gpu.general import arg_reduce_kernel, batched_kernel, reduce_kernel, scan_kernel, topk_kernel
 from reefd.gpu.instance import Kernel
 from reefd.gpu.lower import lower_model
-from reefd.gpu.moves import gather_kernel
+from reefd.gpu.moves import gather_elements_kernel, gather_kernel, gather_nd_kernel, one_hot_kernel
 from reefd.gpu.notes import Resources, amd_resources
 from reefd.gpu.occupancy import occupancy
 from reefd.gpu.rows import attention_kernel, layer_norm_kernel, softmax_kernel
@@ -99,6 +100,17 @@ def families(dtype: str) -> list[Kernel]:
         binary_kernel((1, 56, 56, 64), (64,), function="mul", dtype=dtype),
         unary_kernel(784, 256, activation="gelu", dtype=dtype),
         depthwise_kernel(ConvShape(1, 56, 56, 1, 1, (3, 3), (1, 1), (1, 1, 1, 1), groups=144, dtype=dtype)),
+        reduce_kernel((4, 128, 768), (1,), function="sum", dtype=dtype),
+        batched_kernel((12, 128, 64), (12, 64, 128), dtypes=(dtype, dtype)),
+        topk_kernel(16, 1000, 5, largest=True, dtype=dtype),
+        scan_kernel(16, 100, 1, product=False, reverse=False, exclusive=False, dtype=dtype),
+        arg_reduce_kernel(16, 100, 1, largest=True, last=False, dtype=dtype),
+        gather_elements_kernel((4, 8, 16), (4, 3, 16), 1, dtype=dtype),
+        gather_nd_kernel(1, 3, (3, 6), 8, dtype=dtype),
+        one_hot_kernel(2, 3, 2, index="int64", dtype=dtype),
+        cast_kernel(100, dtype="int64", y_dtype=dtype),
+        where_kernel((4, 5, 1), (4, 1, 6), (5, 6), dtypes=(dtype, dtype), y_dtype=dtype),
+        binary_kernel((4, 5), (5,), function="mod", dtype="int64"),
     ]
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from reefd.resource.schema import Kernel as Scheduled
 
 from ..conv import ConvShape, conv_kernels, pack_conv_weights
+from ..dtypes import FLOATS
+from ..general import batched_kernel
 from ..instance import Kernel
 from ..rows import attention_kernel
 from ..shapes import dense_strides
@@ -79,8 +81,10 @@ def _product(low: Lowering, shape: ConvShape, args: list[Argument]) -> None:
 def matmul(low: Lowering, k: Scheduled) -> None:
     a = k.attributes
     at = named_arguments(k, ["a", "b"], ["bias", "residual"], ["y"])
-    if not low.is_weight(at["b"]) or len(low.shape(at["b"])) != 2 or a.get("trans_a"):
-        raise LowerError("only a product with a constant matrix on the right")
+    constant = low.is_weight(at["b"]) and len(low.shape(at["b"])) == 2 and low.dtypes[at["b"]] in FLOATS
+    if not constant or a.get("trans_a"):
+        batched(low, k)
+        return
     w = low.weight(at["b"]) if a.get("trans_b") else low.weight(at["b"]).T
     o, depth = w.shape
     rows = low.size(at["a"]) // depth
@@ -111,6 +115,28 @@ def matmul(low: Lowering, k: Scheduled) -> None:
     )
     residual = low.read(at["residual"], y_dtype) if "residual" in at else None
     _product(low, shape, [at["a"], packed, bias, residual, None, at["y"]])
+
+
+def batched(low: Lowering, k: Scheduled) -> None:
+    a = k.attributes
+    at = named_arguments(k, ["a", "b"], ["bias", "residual"], ["y"])
+    if a.get("activation_first"):
+        raise LowerError("an activation before the residual, of a product without a constant matrix")
+    y_dtype = low.dtypes[at["y"]]
+    kernel = batched_kernel(
+        low.shape(at["a"]),
+        low.shape(at["b"]),
+        trans_a=bool(a.get("trans_a")),
+        trans_b=bool(a.get("trans_b")),
+        bias="bias" in at,
+        residual="residual" in at,
+        dtypes=(low.dtypes[at["a"]], low.dtypes[at["b"]]),
+        y_dtype=y_dtype,
+        **activation_of(a),
+    )
+    bias = low.vector(f"{k.name}.bias", at["bias"]) if "bias" in at else None
+    residual = low.read(at["residual"], y_dtype) if "residual" in at else None
+    low.launch(kernel, at["a"], at["b"], bias, residual, at["y"])
 
 
 def attention(low: Lowering, k: Scheduled) -> None:

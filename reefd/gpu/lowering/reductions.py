@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators that make one value of several, on the GPU: pool2d, reduce, softmax, layer_norm; and resize2d."""
+"""Operators that make one value of several, on the GPU: pool2d, reduce, arg_reduce, topk, scan, softmax, layer_norm;
+and resize2d."""
 
 import math
 from typing import Any
 
 from reefd.resource.schema import Kernel as Scheduled
 
+from ..dtypes import FLOATS
+from ..general import arg_reduce_kernel, reduce_kernel, scan_kernel, topk_kernel
 from ..rows import layer_norm_kernel, resize_kernel, softmax_kernel
 from ..simple import pool_kernel
-from .state import LowerError, Lowering, named_arguments
+from .state import Lowering, named_arguments
 
 
 def pool(low: Lowering, k: Scheduled) -> None:
@@ -35,13 +38,53 @@ def pool(low: Lowering, k: Scheduled) -> None:
 
 def reduce(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
-    shape, axes = low.shape(x), k.attributes["axes"]
-    if k.attributes["function"] != "mean" or len(shape) != 4 or axes != [1, 2]:
-        raise LowerError("only the mean over height and width")
-    n, h, w, c = shape
-    dtype = low.float_of(x, y)
-    kernel = pool_kernel(n, h, w, c, mode="average", kernel=(h, w), dtype=dtype)
-    low.launch(kernel, low.read(x, dtype), low.write(y, dtype))
+    shape, function = low.shape(x), str(k.attributes["function"])
+    axes: list[int] = list(k.attributes["axes"])  # type: ignore[arg-type]
+    if function == "mean" and len(shape) == 4 and axes == [1, 2] and low.dtypes[x] in FLOATS:
+        n, h, w, c = shape  # of feature maps: pooling reads whole chunks
+        dtype = low.float_of(x, y)
+        kernel = pool_kernel(n, h, w, c, mode="average", kernel=(h, w), dtype=dtype)
+        low.launch(kernel, low.read(x, dtype), low.write(y, dtype))
+        return
+    low.launch(reduce_kernel(shape, axes, function=function, dtype=low.dtypes[x], y_dtype=low.dtypes[y]), x, y)
+
+
+def _around(low: Lowering, x: int, axis: int) -> tuple[int, int, int]:
+    """The axis between what lies before and after it."""
+    shape = low.shape(x)
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def arg_reduce(low: Lowering, k: Scheduled) -> None:
+    x, y = k.args
+    a: dict[str, Any] = dict(k.attributes)
+    largest, last = a.get("function", "max") == "max", bool(a.get("last", 0))
+    around = _around(low, x, int(a.get("axis", 0)))
+    low.launch(arg_reduce_kernel(*around, largest=largest, last=last, dtype=low.dtypes[x]), x, y)
+
+
+def topk(low: Lowering, k: Scheduled) -> None:
+    x, values, places = k.args
+    extent, count = low.shape(x)[-1], low.shape(values)[-1]
+    largest = bool(k.attributes.get("largest", 1))
+    kernel = topk_kernel(
+        low.size(x) // extent, extent, count, largest=largest, dtype=low.dtypes[x], y_dtype=low.dtypes[values]
+    )
+    low.launch(kernel, x, values, places)
+
+
+def scan(low: Lowering, k: Scheduled) -> None:
+    x, y = k.args
+    a: dict[str, Any] = dict(k.attributes)
+    kernel = scan_kernel(
+        *_around(low, x, int(a.get("axis", 0))),
+        product=a.get("function", "sum") == "prod",
+        reverse=bool(a.get("reverse", 0)),
+        exclusive=bool(a.get("exclusive", 0)),
+        dtype=low.dtypes[x],
+        y_dtype=low.dtypes[y],
+    )
+    low.launch(kernel, x, y)
 
 
 def softmax(low: Lowering, k: Scheduled) -> None:
