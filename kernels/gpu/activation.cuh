@@ -5,6 +5,7 @@
 enum class Activation {
     none, relu, clip, leaky_relu, sigmoid, silu, hard_sigmoid, hard_swish, tanh, gelu, gelu_tanh, elu, exp, log, sqrt,
     reciprocal, neg, abs, square, softplus, erf, mish, floor, ceil,
+    round, sign, softsign, selu, celu, thresholded_relu, sin, cos,
 };
 
 REEF_DEVICE float exponential(float x) { return exp2_fast(x * 1.4426950408889634f); }
@@ -24,6 +25,31 @@ REEF_DEVICE float error_function(float x) {
     float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
     float y = 1.0f - p * exponential(-a * a);
     return x < 0 ? -y : y;
+}
+
+REEF_DEVICE float whole_below(float x) {
+    if (!(x > -8388608.0f && x < 8388608.0f)) return x;  // has no fraction, or is not a number
+    float t = (float)(int)x;
+    return t > x ? t - 1 : t;
+}
+REEF_DEVICE float nearest_whole(float x) {
+    float below = whole_below(x), rest = x - below;
+    bool odd = below * 0.5f != whole_below(below * 0.5f);
+    return rest > 0.5f || (rest == 0.5f && odd) ? below + 1 : below;
+}
+// sin(x + quarters * pi / 2): the argument is reduced by pi / 2 in three parts (Cody and Waite), then the Taylor polynomials.
+// Within 1e-6 for arguments up to some thousands.
+REEF_DEVICE float sine(float x, int quarters) {
+    float k = nearest_whole(x * 0.63661977f);
+    float r = fused_multiply_add(k, -1.5707855f, x);
+    r = fused_multiply_add(k, -1.0804334e-5f, r);
+    r = fused_multiply_add(k, -6.0770943e-11f, r);
+    float s = r * r;
+    int turn = ((int)k + quarters) & 3;
+    float odd = r * (1.0f + s * (-0.16666667f + s * (8.3333333e-3f + s * (-1.9841270e-4f + s * 2.7557319e-6f))));
+    float even = 1.0f + s * (-0.5f + s * (4.1666667e-2f + s * (-1.3888889e-3f + s * (2.4801587e-5f - s * 2.7557319e-7f))));
+    float y = turn & 1 ? even : odd;
+    return turn & 2 ? -y : y;
 }
 
 template <Activation A> REEF_DEVICE float activate(float x, float alpha, float beta) {
@@ -57,13 +83,15 @@ template <Activation A> REEF_DEVICE float activate(float x, float alpha, float b
     if constexpr (A == Activation::erf) return error_function(x);
     if constexpr (A == Activation::mish)
         return x * hyperbolic_tangent((x > 0 ? x : 0) + 0.6931471805599453f * log2_fast(1.0f + exponential(x < 0 ? x : -x)));
-    if constexpr (A == Activation::floor) {
-        float t = (float)(i64)x;
-        return t > x ? t - 1 : t;
-    }
-    if constexpr (A == Activation::ceil) {
-        float t = (float)(i64)x;
-        return t < x ? t + 1 : t;
-    }
+    if constexpr (A == Activation::floor) return whole_below(x);
+    if constexpr (A == Activation::ceil) return -whole_below(-x);
+    if constexpr (A == Activation::round) return nearest_whole(x);
+    if constexpr (A == Activation::sign) return x > 0 ? 1.0f : x < 0 ? -1.0f : x;
+    if constexpr (A == Activation::softsign) return x / (1.0f + (x < 0 ? -x : x));
+    if constexpr (A == Activation::selu) return beta * (x > 0 ? x : alpha * (exponential(x) - 1.0f));
+    if constexpr (A == Activation::celu) return x > 0 ? x : alpha * (exponential(x / alpha) - 1.0f);
+    if constexpr (A == Activation::thresholded_relu) return x > alpha ? x : 0;
+    if constexpr (A == Activation::sin) return sine(x, 0);
+    if constexpr (A == Activation::cos) return sine(x, 1);
     return x;
 }

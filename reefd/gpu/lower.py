@@ -43,6 +43,7 @@ OPERATORS: dict[str, Callable[[Lowering, Scheduled], None]] = {
     "gather_elements": moves.gather_elements,
     "gather_nd": moves.gather_nd,
     "layer_norm": reductions.layer_norm,
+    "map": elementwise.map_,
     "matmul": products.matmul,
     "matmul_nd": products.batched,
     "one_hot": moves.one_hot,

@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from reefd import zoo
 from reefd.compiler import Compiled, compile_to_memory
 from reefd.compiler.load import from_model, load
 from reefd.compiler.operators import supported
-from reefd.gpu.lower import Lowered, Workspace, lower_model
+from reefd.gpu.lower import Lowered, LowerError, Workspace, lower_model
 from reefd.gpu.target import TARGETS
 from reefd.zoo import encoders
 from reefd.zoo.net import Net
@@ -136,3 +137,27 @@ def test_parts_that_are_written_in_place(dtype: str) -> None:
     model = compile_to_memory(from_model(proto, Path(), {}, supported), "parts")
     assert any(s.base >= 0 and s.kind == "arena" for s in model.model.storage)
     compare(model, proto, {"image": np.random.default_rng(6).standard_normal((1, 16, 8, 8), np.float32)}, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet_v2"])
+def test_batches_lower(name: str, dtype: str) -> None:
+    """For every device; the same kernels as for one picture, with more blocks."""
+    for target in TARGETS.values():
+        launches = []
+        for batch in (1, 32):
+            made = compile_to_memory(from_model(zoo.build(name, 1, batch), Path(), {}, supported), name)
+            launches.append(lower_model(made.model, made.weights, target, dtype).launches)
+        few, many = (sum(launch.kernel.blocks for launch in each) for each in launches)
+        assert many > 4 * few
+
+
+def test_what_has_no_kernel_is_refused_by_name_and_all_at_once() -> None:
+    net = Net("refused", 1)
+    x = net.picture(8, 4)
+    wide = net.node("Tan", [x], channels=4)
+    net.returns(net.node("Atan", [net.add(wide, x)], channels=4), [1, 4, 8, 8], "y")
+    made = compile_to_memory(from_model(net.model(), Path(), {}, supported), "refused")
+    with pytest.raises(LowerError) as caught:
+        lower_model(made.model, made.weights, TARGETS["host"])
+    assert "(map): activation 'tan'" in str(caught.value) and "(map): activation 'atan'" in str(caught.value)

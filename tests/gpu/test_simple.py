@@ -4,11 +4,14 @@
 import numpy as np
 import pytest
 
+from reefd.compiler.lowering.builder import VECTORISED
 from reefd.gpu.conv import ConvShape, pack_conv_weights
+from reefd.gpu.dtypes import ACTIVATIONS
 from reefd.gpu.elementwise import binary_kernel, unary_kernel
 from reefd.gpu.moves import copy_kernel
 from reefd.gpu.shapes import dense_strides
 from reefd.gpu.simple import depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel
+from reefd.gpu.source import headers_dir
 
 from .checks import relative_error, run_all, seeded
 from .test_conv import reference
@@ -186,3 +189,27 @@ def test_copy_transposes_concatenates_and_pads() -> None:
         run_all([k], [[x, p]], [p], most_stops=3)
         extra = {"constant_values": -1.5} if mode == "constant" else {}
         assert np.array_equal(p, np.pad(x, ((0, 0), (2, 1), (1, 2), (0, 0)), mode=mode, **extra).astype(np.float16))
+
+
+NEW_FUNCTIONS = {
+    "floor": np.floor, "ceil": np.ceil, "round": np.rint, "sign": np.sign, "sin": np.sin, "cos": np.cos,
+    "softsign": lambda v: v / (1 + np.abs(v)), "celu": lambda v: np.where(v > 0, v, 1.5 * np.expm1(v / 1.5)),
+    "selu": lambda v: 0.5 * np.where(v > 0, v, 1.5 * np.expm1(v)),
+    "thresholded_relu": lambda v: np.where(v > 1.5, v, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEW_FUNCTIONS)
+def test_functions(name: str) -> None:
+    x = np.concatenate([seeded(15)(500) * 3, [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 40.0, -700.25]]).astype(np.float32)
+    if name in ("selu", "celu"):
+        x = np.maximum(x, -20)
+    y = np.empty_like(x)
+    run_all([unary_kernel(1, len(x), activation=name, alpha=1.5, beta=0.5)], [[x, None, None, y]], [y], most_stops=2)
+    assert relative_error(y, NEW_FUNCTIONS[name](x.astype(np.float64))) < 2e-6
+
+
+def test_every_activation_of_a_schedule_is_there() -> None:
+    text = (headers_dir() / "activation.cuh").read_text()
+    names = text.split("enum class Activation {")[1].split("}")[0].replace(",", " ").split()
+    assert tuple(names) == ACTIVATIONS and VECTORISED - {"prelu"} <= set(names)

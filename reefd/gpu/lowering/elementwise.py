@@ -72,3 +72,11 @@ def where(low: Lowering, k: Scheduled) -> None:
 def cast(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
     low.launch(cast_kernel(low.size(y), dtype=low.dtypes[x], y_dtype=low.dtypes[y]), x, y)
+
+
+def map_(low: Lowering, k: Scheduled) -> None:
+    """Those functions that the kernels also have as activations."""
+    x, y = k.args
+    low.float_of(x, y)
+    given = activation_of({**k.attributes, "activation": k.attributes["function"]})
+    low.launch(unary_kernel(1, low.size(y), dtype=low.dtypes[x], y_dtype=low.dtypes[y], **given), x, None, None, y)

@@ -17,7 +17,7 @@ from reefd.resource.schema import ITEM_SIZES, ModelFile, Storage
 from reefd.resource.schema import Kernel as Scheduled
 
 from ..conv import ConvShape, Tile
-from ..dtypes import FLOATS
+from ..dtypes import ACTIVATIONS, FLOATS
 from ..elementwise import cast_kernel
 from ..instance import Kernel, ceil_div
 from ..target import Target
@@ -176,9 +176,11 @@ class Lowering:
 
 
 def activation_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """An epilogue's function and its two numbers, as the kernels' builders take them."""
+    """An epilogue's function and its two numbers, as the kernels' builders take them. LowerError: there is none."""
     name = str(attributes.get("activation", "none"))
     given = {"alpha": float(attributes.get("alpha", 0.0)), "beta": float(attributes.get("beta", 0.0))}
+    if name not in (*ACTIVATIONS, "prelu"):
+        raise LowerError(f"activation {name!r}")
     return {"activation": "none" if name == "prelu" else name, **given}
 
 
