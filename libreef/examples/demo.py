@@ -102,7 +102,10 @@ def drive(stack: ExitStack, options: argparse.Namespace, say: Console) -> None:
     environment = os.environ | {"REEF_SOCKET": str(runtime / "reef.sock")}
     frame = runtime / "frame.ppm"
     Image.open(PICTURE).convert("RGB").save(frame)
-    reefd: list[str | Path] = [sys.executable, "-m", "reefd", "--instance", f"demo-{os.getpid()}", "--strict"]
+    # Nobody would start the next daemon: a machine that is busy with a build is no stuck device.
+    (runtime / "reefd.yaml").write_text("device_timeout: 30s\n")
+    reefd: list[str | Path] = [sys.executable, "-m", "reefd", "--config", runtime / "reefd.yaml", "--strict"]
+    reefd += ["--instance", f"demo-{os.getpid()}"]
     reefd += ["--runtime-dir", runtime, "--manifest-dir", EXAMPLES / "manifests"]
     reefd += ["--resource-dir", ROOT / "build/resource", "--device", options.device, "--log-level", "warning"]
     daemon = stack.enter_context(running(reefd, environment))
