@@ -25,7 +25,8 @@ def compile_model(
         Literal["fp32", "fp16"], Parameter(help="fp16: weights are stored as halves, and GPUs compute with halves")
     ] = "fp32",
     shape: Annotated[
-        tuple[str, ...], Parameter(help="fixes a dynamic input, e.g. --shape image=1x3x224x224 (repeatable)")
+        tuple[str, ...],
+        Parameter(negative="", help="fixes a dynamic input, e.g. --shape image=1x3x224x224 (repeatable)"),
     ] = (),
     target: Annotated[str, Parameter(help="what to make code for, e.g. cpu,cuda:sm_90,hip:gfx906")] = "cpu",
     name: Annotated[str, Parameter(help="the model's name; default: the folder's")] = "",
