@@ -13,11 +13,14 @@ import random
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 
+from libreef.errors import ReefError
 from reefd import wire
 
 _SQ = 4096  # region C: the submission ring behind the page of hot words
+_PAUSE = 0.001
 _SQE = struct.Struct("<HHIIIQQQQQII")
 
 
@@ -162,8 +165,8 @@ def main() -> None:
     while True:
         try:
             KINDS[kind](path, task)
-        except OSError:  # too many sessions at once, or hung up: the next attempt
-            continue
+        except (OSError, ReefError):  # too many sessions at once, or hung up, or nobody there: the next attempt
+            time.sleep(_PAUSE)
 
 
 if __name__ == "__main__":

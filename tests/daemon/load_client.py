@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps every slot of a session busy through libreef's C calls, and keeps account of each request.
 
-    load_client.py SOCKET TASK SEED        until its standard input is closed; then prints the account as JSON
+    load_client.py SOCKET TASK SEED [PATIENCE] [--rate N] [--pause S] [--requests N] [--times FILE]
+
+It goes on until its standard input is closed, or for so many requests; then prints the account as JSON. PATIENCE: seconds
+that it waits for anything at all, 60 by default. With a rate it sends one request after the other, so many a second; with a pause (seconds, on average) it
+rests before it uses a slot again.
+FILE gets a line for each second: how many were answered, their median and 99th percentile and the longest, in us.
 
 Every request carries other data. Its answer is compared, to the bit, with the one expected: for an echo the bytes that
 were sent, for a network what the same input gave before any daemon was killed.
 """
 
+import argparse
 import json
 import random
 import sys
@@ -15,17 +21,18 @@ import time
 
 from libreef._reef import ffi, lib
 
-MINUTE_NS = 60 * 10**9
+SECOND_NS = 10**9
 VARIANTS = 5  # different inputs of a network
 OUTAGE_NS = 20_000_000  # longer without a completion: the daemon was away
 
 
 class Session:
-    def __init__(self, socket: str, task: str, seed: int) -> None:
+    def __init__(self, socket: str, task: str, seed: int, patience: int = 60) -> None:
+        self.patience_ns = patience * SECOND_NS
         self.keep = [ffi.new("char[]", text.encode()) for text in (socket, task)]
         params = ffi.new("struct reef_open_params *")
         params.size = ffi.sizeof("struct reef_open_params")
-        params.socket, params.task, params.timeout_ns = *self.keep, MINUTE_NS
+        params.socket, params.task, params.timeout_ns = *self.keep, self.patience_ns
         session = ffi.new("reef_session **")
         self.check(lib.reef_open(params, session))
         self.session = session[0]
@@ -38,11 +45,13 @@ class Session:
         slots = lib.reef_header(self.session).slots
         self.loans = [ffi.new("struct reef_loan *") for _ in range(slots)]
         for loan in self.loans:
-            self.check(lib.reef_loan(self.session, 0, MINUTE_NS, loan))
+            self.check(lib.reef_loan(self.session, 0, self.patience_ns, loan))
         self.by_slot = {loan.slot: loan for loan in self.loans}
         self.outputs = self.output_sizes()
         self.inputs = [self.network_input(variant) for variant in range(VARIANTS)]
         self.expected: dict[int, bytes] = {}  # user_data -> answer, of the requests in flight
+        self.begun_ns: dict[int, int] = {}
+        self.took_ns: list[int] = []
         self.references: list[bytes] = []
         self.last_ns = 0
         self.outages_ns: list[tuple[int, int]] = []  # (last completion before, first one after)
@@ -85,19 +94,20 @@ class Session:
         """What a network gives for each input, while nothing disturbs it."""
         for data in self.inputs if not self.echo else ():
             ffi.memmove(lib.reef_input(self.session, self.loans[0], 0), data, len(data))
-            self.check(lib.reef_infer(self.session, self.loans[0], ffi.NULL, MINUTE_NS, self.completion))
+            self.check(lib.reef_infer(self.session, self.loans[0], ffi.NULL, self.patience_ns, self.completion))
             self.references.append(self.output(self.loans[0]))
 
     def submit(self, loan) -> None:
         number = self.account["submitted"] + 1
         self.expected[number] = self.fill(loan)
+        self.begun_ns[number] = time.monotonic_ns()
         options = ffi.new("struct reef_options *", {"user_data": number})
         self.check(lib.reef_submit(self.session, loan, options))
         self.account["submitted"] = number
 
     def complete(self) -> object:
         """Waits for one completion and accounts for it; the loan that is free again."""
-        self.check(lib.reef_wait(self.session, MINUTE_NS, self.completion))
+        self.check(lib.reef_wait(self.session, self.patience_ns, self.completion))
         done = self.completion
         loan = self.by_slot[done.slot]
         now = time.monotonic_ns()
@@ -105,6 +115,7 @@ class Session:
             self.outages_ns.append((self.last_ns, now))
         self.last_ns = now
         wanted = self.expected.pop(done.user_data, None)
+        self.took_ns.append(now - self.begun_ns.pop(done.user_data, now))
         self.account["completed"] += 1
         self.account["replayed"] += bool(done.flags & 2)  # REEF_CQE_REPLAYED
         self.account["twice"] += wanted is None or done.generation != loan.generation
@@ -114,23 +125,60 @@ class Session:
         return loan
 
 
+class Times:
+    """A line for each second, or none at all."""
+
+    def __init__(self, session: Session, path: str | None) -> None:
+        self.session = session
+        self.file = open(path, "a", buffering=1) if path else None  # noqa: SIM115 as long as the process
+        self.due_ns = 0
+
+    def look(self) -> None:
+        took, now = self.session.took_ns, time.monotonic_ns()
+        if now < self.due_ns or not took:
+            return
+        self.due_ns = now + SECOND_NS
+        took.sort()
+        half, most = took[len(took) // 2], took[min(len(took) - 1, len(took) * 99 // 100)]
+        if self.file:
+            figures = {"at_ns": now, "count": len(took), "p50_us": half / 1e3, "p99_us": most / 1e3}
+            self.file.write(json.dumps(figures | {"max_us": took[-1] / 1e3}) + "\n")
+        took.clear()
+
+
 def main() -> None:
-    session = Session(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket")
+    parser.add_argument("task")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("patience", type=int, nargs="?", default=60)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--requests", type=int, default=1 << 62)
+    parser.add_argument("--times")
+    asked = parser.parse_args()
+    session = Session(asked.socket, asked.task, asked.seed, asked.patience)
     session.learn()
     print("ready", flush=True)
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-    for loan in session.loans:
+    times = Times(session, asked.times)
+    for loan in session.loans[: 1 if asked.rate else None]:
         session.submit(loan)
-    while not over.is_set():
-        session.submit(session.complete())
+    while not over.is_set() and session.account["submitted"] < asked.requests:
+        loan = session.complete()
+        times.look()
+        if pause := asked.pause or (1 / asked.rate if asked.rate else 0):
+            time.sleep(session.random.uniform(0, 2 * pause))
+        session.submit(loan)
     while session.expected:
         session.complete()
     # Whatever else were to come would be a second completion of something.
-    session.account["twice"] += lib.reef_wait(session.session, 10**8, session.completion) == 0
+    session.account["twice"] += lib.reef_wait(session.session, SECOND_NS // 10, session.completion) == 0
     session.account["outages_ns"] = session.outages_ns
     print(json.dumps(session.account))
     lib.reef_close(session.session)
 
 
-main()
+if __name__ == "__main__":
+    main()
