@@ -3,10 +3,10 @@
 
     load_client.py SOCKET TASK SEED [PATIENCE] [--rate N] [--pause S] [--requests N] [--times FILE]
 
-It goes on until its standard input is closed, or for so many requests; then prints the account as JSON. PATIENCE: seconds
-that it waits for anything at all, 60 by default. With a rate it sends one request after the other, so many a second; with a pause (seconds, on average) it
-rests before it uses a slot again.
-FILE gets a line for each second: how many were answered, their median and 99th percentile and the longest, in us.
+It goes on until its standard input is closed, or for so many requests; then prints the account as JSON. PATIENCE:
+seconds that it waits for anything at all, 60 by default. With a rate it sends one request after the other, so many a
+second; with a pause (seconds, on average) it rests before it uses a slot again. FILE gets a line for each second: how
+many were answered, their median and 99th percentile and the longest, in us.
 
 Every request carries other data. Its answer is compared, to the bit, with the one expected: for an echo the bytes that
 were sent, for a network what the same input gave before any daemon was killed.
@@ -18,6 +18,8 @@ import random
 import sys
 import threading
 import time
+from collections import deque
+from pathlib import Path
 
 from libreef._reef import ffi, lib
 
@@ -54,7 +56,8 @@ class Session:
         self.took_ns: list[int] = []
         self.references: list[bytes] = []
         self.last_ns = 0
-        self.outages_ns: list[tuple[int, int]] = []  # (last completion before, first one after)
+        # (last completion before, first one after); bounded, or it would be the leak that a soak finds
+        self.outages_ns: deque[tuple[int, int]] = deque(maxlen=4096)
         self.account: dict[str, object] = {
             "submitted": 0,
             "completed": 0,
@@ -130,7 +133,7 @@ class Times:
 
     def __init__(self, session: Session, path: str | None) -> None:
         self.session = session
-        self.file = open(path, "a", buffering=1) if path else None  # noqa: SIM115 as long as the process
+        self.file = Path(path).open("a", buffering=1) if path else None  # noqa: SIM115 as long as the process
         self.due_ns = 0
 
     def look(self) -> None:
@@ -175,7 +178,7 @@ def main() -> None:
         session.complete()
     # Whatever else were to come would be a second completion of something.
     session.account["twice"] += lib.reef_wait(session.session, SECOND_NS // 10, session.completion) == 0
-    session.account["outages_ns"] = session.outages_ns
+    session.account["outages_ns"] = list(session.outages_ns)
     print(json.dumps(session.account))
     lib.reef_close(session.session)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import reefd.__main__
+from reefd import __main__ as program
 from reefd.cli_status import ask
 from tests import ROOT
 
@@ -32,8 +33,7 @@ class Forked:
     """A daemon as a child without a program of its own; what subprocess.Popen has, as far as it is used here."""
 
     def __init__(self, arguments: list[str], log: int) -> None:
-        import reefd.daemon  # noqa: F401
-
+        importlib.import_module("reefd.daemon")  # here, not in every child
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
@@ -44,7 +44,7 @@ class Forked:
                 os.dup2(log, 2)
                 os.closerange(3, 4096)
                 sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-                code = reefd.__main__.main(arguments)
+                code = program.main(arguments)
             finally:
                 os._exit(code)
 
@@ -105,7 +105,7 @@ class Reefd:
         self.start(wait=wait)
 
     def start(self, *, wait: bool = True, warm: bool = False) -> None:
-        """`warm`: as a fork of this process, which has everything imported. It costs a third, for who starts thousands."""
+        """`warm`: as a fork of this process, which has everything imported: a third of the work, for thousands."""
         arguments = [
             "--instance",
             self.instance,
@@ -120,14 +120,14 @@ class Reefd:
             *self.options,
         ]
         words = [*map(str, arguments)]
-        program = ["-m", "reefd"] if self.user is None else [str(AS_USER), str(self.user), "reefd"]
+        reefd = ["-m", "reefd"] if self.user is None else [str(AS_USER), str(self.user), "reefd"]
         with self.log_file.open("a") as log:
             log.write("---- start\n")
             log.flush()
             if warm:
                 self.process = Forked(words, log.fileno())
             else:
-                command = [sys.executable, *program, *words]
+                command = [sys.executable, *reefd, *words]
                 self.process = subprocess.Popen(command, stderr=log, stdout=log, cwd=ROOT)
         if wait:
             self.wait_for_log("ready:")

@@ -7,8 +7,8 @@ Three honest clients stay all the while, one real-time and two best-effort; othe
 Hostile clients of every kind attack; manifests reload, good and bad. In the first and the last quarter, the storm,
 daemons are killed and restarted too; in between one daemon lives through all the rest, or a leak would die with it.
 Once a minute all but the three are gone for a moment: then descriptors, threads, regions and records are exactly what
-they were the first time, and memory is compared. Everything goes to FOLDER/soak.csv and rest.csv, at the end to soak.png
-(soak_figures.py judges and plots). REEF_PATIENCE (seconds) is for machines that stop everything for a while.
+they were the first time, and memory is compared. Everything goes to FOLDER/soak.csv and rest.csv, at the end to
+soak.png (soak_figures.py judges and plots). REEF_PATIENCE (seconds) is for machines that stop everything for a while.
 """
 
 from __future__ import annotations

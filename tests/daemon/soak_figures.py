@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a soak found: judged, put into words and plotted.
 
+    python -m tests.daemon.soak_figures FOLDER    judges and plots again what lies there, of an interrupted run too
+
 Rows of `samples` are taken all the time, those of `rests` when nobody is there but the clients that stay (soak.py).
 """
 
 from __future__ import annotations
 
+import csv
+import itertools
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,12 +121,12 @@ def plot(samples: Sequence[Row], rests: Sequence[Row], path: Path) -> None:
 
     draw(memory, "rss_mib", "resident", "tab:blue")
     memory.plot(
-        at_rest, [row["rss_kib"] / 1024 for row in rests], "o", ms=3, color="tab:red", label="resident, at rest"
+        at_rest, [row["rss_kib"] / 1024 for row in rests], "o", ms=3, color="tab:red", label="at rest"
     )
     draw(memory, "shm_mib", "shared memory of sessions", "tab:green")
     memory.set_ylabel("MiB")
     draw(held, "descriptors", "descriptors", "tab:blue")
-    held.plot(at_rest, [row["descriptors"] for row in rests], "o", ms=3, color="tab:red", label="descriptors, at rest")
+    held.plot(at_rest, [row["descriptors"] for row in rests], "o", ms=3, color="tab:red", label="at rest")
     draw(held, "sessions", "sessions", "tab:green")
     held.set_ylabel("count")
     for axis, name, words in ((rt, "rt", "real time"), (be, "be", "best effort")):
@@ -130,12 +135,32 @@ def plot(samples: Sequence[Row], rests: Sequence[Row], path: Path) -> None:
         axis.set_yscale("log")
         axis.set_ylabel("us")
     for axis in axes:
-        for row, following in zip(samples, samples[1:], strict=False):
+        for row, following in itertools.pairwise(samples):
             if row["storm"]:
                 axis.axvspan(row["seconds"] / 60, following["seconds"] / 60, color="tab:red", alpha=0.06, linewidth=0)
         axis.grid(alpha=0.3)
         axis.legend(loc="upper right", fontsize="small", ncols=3)
-        axis.set_ylim(bottom=None if axis.get_yscale() == "log" else 0)
+        low, high = axis.get_ylim()
+        logarithmic = axis.get_yscale() == "log"
+        axis.set_ylim(low if logarithmic else 0, high * 4 if logarithmic else high * 1.25)  # room for the legend
     memory.set_title("reefd under everything at once; shaded: daemons are killed and restarted too")
     be.set_xlabel("minutes")
     figure.savefig(path, dpi=75)
+
+
+def read(path: Path) -> list[Row]:
+    with path.open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    samples, rests = read(folder / "soak.csv"), read(folder / "rest.csv")
+    plot(samples, rests, folder / "soak.png")
+    faults = leaks(rests)
+    print(*lines(samples, rests), *faults or ["nothing leaked"], sep="\n")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

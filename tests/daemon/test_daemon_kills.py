@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Daemons and clients are killed at random instants under load: nothing lost, nothing twice, every answer right.
 
-REEF_KILLS is the number of kills; `make test-kill` makes it 10,000. They are done in rounds, each with clients of its own
-and accounted for to the last request; REEF_PROGRESS names a file that gets a line for each round that was whole, so that
-a run that was interrupted still counts for what it did. REEF_PATIENCE (seconds) is for machines that stop everything
-for a while.
+REEF_KILLS is the number of kills; `make test-kill` makes it 10,000. They are done in rounds, each with clients of its
+own and accounted for to the last request; REEF_PROGRESS names a file that gets a line for each round that was whole, so
+that a run that was interrupted still counts for what it did. REEF_PATIENCE (seconds) is for machines that stop
+everything for a while.
 """
 
 import itertools
@@ -63,7 +63,7 @@ class Load:
 
 
 def configured(directory: Path) -> tuple[object, ...]:
-    """Options of a daemon that has as much patience as the test: with clients, and with a device that gets no processor."""
+    """Options of a daemon that has as much patience as the test, with clients and with a device that gets no time."""
     (directory / "reefd.yaml").write_text(f"reclaim_timeout: {PATIENCE}s\ndevice_timeout: {PATIENCE}s\n")
     return "--config", directory / "reefd.yaml"
 
