@@ -342,7 +342,8 @@ class Engine:
     def snapshot(self) -> dict[str, Any]:
         """Reads what the engine publishes; never blocks it.
 
-        turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, allocations
+        turns (the sign of life for a watchdog: it grows at least ten times a second), sleeps, doorbells, most_taken
+        (entries of best-effort sessions in a single turn: at most 128), allocations
         (on the engine thread, where a counting allocator is preloaded), events_dropped, ladder (0 to 3: what is
         taken from best-effort work because a bound was broken), ladder_name, ladder_down and ladder_up (steps so far);
         tasks: [{task, name, class,

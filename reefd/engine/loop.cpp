@@ -24,7 +24,8 @@ namespace reef {
 namespace {
 
 constexpr uint64_t kMillisecond = 1'000'000;
-constexpr uint32_t kBestEffortBudget = 64;                // entries a turn, of all best-effort sessions together
+constexpr uint32_t kBestEffortBudget = 64;                // entries a turn, of all best-effort sessions together: those
+                                                          // that ring, and as many of those looked at by timer
 constexpr uint64_t kLookNs = 20'000;                      // how often a busy or spinning engine looks at the doorbells
 constexpr uint64_t kTimedNs = 5 * kMillisecond;           // how often sessions without a doorbell are looked at
 constexpr uint64_t kSpinIdleNs = 2 * kMillisecond;        // a spinning engine stops polling a session that is idle
@@ -132,6 +133,7 @@ bool Loop::turn() {
         sync::store_relaxed(counters_.allocations, reef_thread_allocations() - allocations_before_);
     }
     context_.payload_bytes = 0;
+    taken_ = 0;
     bool busy = take_commands(now_ns);
     if (now_ns - last_wait_ns_ >= kLookNs) {
         wait(0);
@@ -157,6 +159,9 @@ bool Loop::turn() {
     }
     if (!leaving_.empty()) {
         release_leaving();
+    }
+    if (taken_ > counters_.most_taken) {
+        sync::store_relaxed<uint64_t>(counters_.most_taken, taken_);
     }
     follow_ladder(now_ns);
     if (now_ns >= next_look_ns_) {
@@ -205,9 +210,18 @@ bool Loop::serve_timed(uint64_t now_ns) {
     }
     next_timed_ns_ = now_ns + kTimedNs;
     bool any = false;
+    uint32_t budget = kBestEffortBudget;
     for (Session* session = timed_.front(); session;) {
         Session* next = Sessions::next(*session);
-        any |= serve(*session, session->entries, now_ns) != 0;
+        const bool real_time = session->task.spec.real_time;
+        const uint32_t taken = serve(*session, real_time ? session->entries : budget, now_ns);
+        any |= taken != 0;
+        budget -= real_time ? 0 : taken;
+        if (!real_time && taken != 0 && session->watch == Watch::timer) {
+            // A client may have made itself one of these by its doorbell. Whoever was served waits for the others.
+            timed_.remove(*session);
+            timed_.push_back(*session);
+        }
         if (session->doorbell && session->penalty_until_ns <= now_ns && session->watch == Watch::timer) {
             open_doorbell(*session);
             watch(*session, Watch::polled);

@@ -41,6 +41,7 @@ struct LoopCounters {
     uint64_t turns = 0;  // also the watchdog's sign of life
     uint64_t sleeps = 0;
     uint64_t doorbells = 0;
+    uint64_t most_taken = 0;   // entries of best-effort sessions that a single turn took
     uint64_t ladder = 0;       // enum Step
     uint64_t ladder_down = 0;  // steps so far
     uint64_t ladder_up = 0;
@@ -146,6 +147,7 @@ private:
     bool throttled_ = true;  // FIFO threads that spin are stopped now and then
     uint64_t last_wait_ns_ = 0;
     uint64_t next_timed_ns_ = 0;
+    uint32_t taken_ = 0;  // in this turn, of best-effort sessions
     uint64_t next_look_ns_ = 0;
     uint32_t faults_seen_ = 0;
     StuckWatch stuck_;

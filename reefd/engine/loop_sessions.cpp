@@ -223,6 +223,7 @@ void Loop::rang(Session& session, uint64_t now_ns) {
 uint32_t Loop::serve(Session& session, uint32_t budget, uint64_t now_ns) {
     const uint64_t accepted = session.stats.accepted;
     const uint32_t taken = consume(context_, session, budget, now_ns);
+    taken_ += session.task.spec.real_time ? 0 : taken;
     if (session.frozen && session.watch != Watch::none) {
         unwatch(session);  // quarantined: nothing it does is looked at any more
     }

@@ -162,6 +162,7 @@ nb::dict snapshot_dict(Engine& engine) {
     dict["turns"] = snapshot.loop.turns;
     dict["sleeps"] = snapshot.loop.sleeps;
     dict["doorbells"] = snapshot.loop.doorbells;
+    dict["most_taken"] = snapshot.loop.most_taken;
     dict["ladder"] = snapshot.loop.ladder;
     dict["ladder_name"] = step_name(static_cast<Step>(snapshot.loop.ladder));
     dict["ladder_down"] = snapshot.loop.ladder_down;

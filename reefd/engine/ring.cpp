@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
 #include <vector>
 
@@ -31,6 +30,10 @@ uint32_t crc_of(const std::vector<ModelTensor>& tensors, const std::byte* area) 
     }
     return crc;
 }
+
+// libreef waits in one thread of a session. Each one woken costs the engine about a microsecond, so a client that sleeps
+// on the word in thousands of threads wakes the others itself.
+constexpr int kMostWoken = 4;
 
 // Generation and state share an aligned word so that both change in one store.
 void store_generation_and_state(reef_d_slot& slot, uint32_t generation, uint32_t state) {
@@ -364,7 +367,7 @@ void wake(Session& session) {
     sync::full_fence();  // SYNC POINT cq-waiting
     const uint32_t waiting = sync::load_relaxed(session.client->cq_waiting);
     if (waiting & REEF_WAIT_FUTEX) {
-        syscall(SYS_futex, &session.hot->cq_tail, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+        syscall(SYS_futex, &session.hot->cq_tail, FUTEX_WAKE, kMostWoken, nullptr, nullptr, 0);
     }
     if ((waiting & REEF_WAIT_SOCKET) && session.socket) {
         const char byte = 0;

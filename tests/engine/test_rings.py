@@ -135,6 +135,28 @@ def test_a_waiter_on_the_futex_is_woken(engine):
         client.take()
 
 
+def test_a_completion_wakes_a_few_waiters_and_not_a_thousand(engine):
+    """What a client can make the engine do for one completion is bounded."""
+    client = open_session(engine, echo_task(engine))
+    tail = int(client.d_hot.cq_tail)
+    woken: list[int] = []
+    threads = [threading.Thread(target=lambda: woken.append(futex(client, tail, 60.0))) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    tasks = [Path(f"/proc/self/task/{thread.native_id}/syscall") for thread in threads]
+    wait_until(lambda: all(task.read_text().startswith(f"{SYS_FUTEX} ") for task in tasks), what="all asleep")
+    client.hot.cq_waiting = lib.REEF_WAIT_FUTEX
+    client.submit(0)
+    client.wait()
+    wait_until(lambda: woken, what="one of them awake")
+    time.sleep(0.2)
+    assert 1 <= len(woken) <= 4
+    address = int(ffi.cast("uintptr_t", ffi.addressof(client.d_hot, "cq_tail")))
+    ctypes.CDLL(None).syscall(SYS_FUTEX, ctypes.c_void_p(address), 1, ctypes.c_uint(60), None, None, 0)
+    for thread in threads:
+        thread.join()
+
+
 def test_no_byte_is_sent_that_was_not_asked_for(engine):
     client = open_session(engine, echo_task(engine))
     client.regions.socket.setblocking(False)

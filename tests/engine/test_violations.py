@@ -9,7 +9,7 @@ import pytest
 
 from libreef._reef import lib
 
-from .regions import Client, crc32c, echo_task, open_session
+from .regions import Client, Regions, crc32c, echo_task, open_session
 from .simulation import Simulation
 
 
@@ -132,3 +132,22 @@ def test_entries_are_copied_before_they_are_checked(sim):
     sim.until(1000)
     (done,) = client.take()
     assert (done.user_data, done.slot, done.generation, done.status) == (5, 0, 1, 0)
+
+
+@pytest.mark.parametrize("doorbell", [True, False], ids=["ringing", "looked at by timer"])
+def test_what_best_effort_clients_can_make_one_turn_do_is_bounded(sim, doorbell):
+    """A flood that fills rings of 512 entries is taken a few at a time, and all of it; real-time rings come first."""
+    task = sim.task("be", "be", sim.model("quick", (1, 1, 1)), slots=256)
+    clients = []
+    for number in range(1, 7):
+        regions = Regions(sim.engine.region(task))
+        regions.attach(sim.engine, task, number, doorbell=doorbell)
+        clients.append(Client(regions))
+    sim.until(10_000)
+    for client in clients:
+        for _ in range(client.entries):
+            client.write_entry(opcode=lib.REEF_OP_CANCEL, slot=1, generation=7)
+        client.publish()
+    sim.until(1_000_000)
+    assert all(client.d_hot.sq_head == client.entries for client in clients)
+    assert 64 <= sim.engine.snapshot()["most_taken"] <= 128
