@@ -30,6 +30,8 @@ from reefd.tasks import Task, Tasks
 from reefd.wire import Refusal
 
 _MAX_RECORD = 4096
+_MAX_PLANTED = 4  # names in a row
+_MAX_NUMBER = 1 << 62  # of a session; counting up from there for ever still fits a name
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,9 +102,7 @@ class Sessions:
             raise Refusal(errno.EMFILE, words)
         if len(self._by_id) >= self._limit:
             raise Refusal(errno.EMFILE, f"the daemon has {self._limit} sessions, as many as max_sessions allows")
-        number = self._next
-        self._next += 1
-        memory = self._create(task, number)
+        number, memory = self._create(task)
         session = Session(number, task, peer.uid, peer.pid, memory, connection)
         with contextlib.ExitStack() as undo:
             undo.callback(self._forget_files, session)
@@ -169,12 +169,21 @@ class Sessions:
         admit(task.manifest, peer)
         return task
 
-    def _create(self, task: Task, number: int) -> Regions:
-        name = regions.object_name(self._instance, task.name, number)
-        try:
-            return regions.create(name, task.c_size, task.d_size)
-        except (OSError, posix_ipc.Error) as error:
-            raise _no_resources(f"{task.name}: {task.c_size + task.d_size} bytes of shared memory", error) from error
+    def _create(self, task: Task) -> tuple[int, Regions]:
+        """Under the next number; where somebody planted an object under its name, under one that nobody can guess."""
+        for _ in range(_MAX_PLANTED):
+            number = self._next
+            self._next += 1
+            name = regions.object_name(self._instance, task.name, number)
+            try:
+                return number, regions.create(name, task.c_size, task.d_size)
+            except FileExistsError as error:
+                self._log.warning("planted", str(error), task=task.name)
+                self._next = 1 + int.from_bytes(os.urandom(8), "little") % _MAX_NUMBER
+            except (OSError, posix_ipc.Error) as error:
+                words = f"{task.name}: {task.c_size + task.d_size} bytes of shared memory"
+                raise _no_resources(words, error) from error
+        raise Refusal(errno.EAGAIN, f"task {task.name}: somebody plants objects under the names of regions; try again")
 
     def _add(self, session: Session) -> None:
         self._by_id[session.id] = session
@@ -189,7 +198,8 @@ class Sessions:
         for name in strangers:
             self._log.warning("stranger", f"/dev/shm/{name} has this instance's prefix and is none of its regions")
         for entry in found:
-            self._next = max(self._next, entry.session + 1)
+            if entry.session <= _MAX_NUMBER:  # else somebody planted it, to have numbers end
+                self._next = max(self._next, entry.session + 1)
             try:
                 self._adopt(entry)
                 adopted += 1
@@ -296,7 +306,8 @@ class Sessions:
 
 def _no_resources(what: str, error: Exception) -> Refusal:
     code = getattr(error, "errno", None)
-    full = code in (errno.EMFILE, errno.ENFILE)
+    # posix_ipc says only in words that there are no descriptors, and everything else with a number.
+    full = code in (errno.EMFILE, errno.ENFILE) or (isinstance(error, OSError) and code is None)
     advice = "raise LimitNOFILE=" if full else "see `df /dev/shm` and the limits of the service"
     return Refusal(errno.EMFILE if full else errno.ENOMEM, f"task {what}: {error}; {advice}")
 

@@ -12,10 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,56 +21,11 @@ import libreef
 from reefd.bench.hostile import KINDS, Session
 from tests.daemon.reefd_process import NOBODY, SHM, Reefd, run_as
 
+from .beside import honest
+
 pytestmark = pytest.mark.hostile
 
 QUARANTINES = int(os.environ.get("REEF_QUARANTINES", "20000"))
-ECHO = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: echo:64\nslots: 4\nmax_sessions: 600\n"
-MANIFESTS = {f"{name}.yaml": ECHO.format(name=name, task_class=name) for name in ("rt", "be")}
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Reefd]:
-    (tmp_path / "reefd.yaml").write_text("max_sessions: 1000\n")
-    daemon = Reefd(
-        tmp_path, MANIFESTS, options=("--config", tmp_path / "reefd.yaml", "--log-level", "warning"), wait=False
-    )
-    try:
-        daemon.wait_for(lambda: daemon.socket.exists())
-        yield daemon
-        assert "internal:" not in daemon.log() and daemon.process.poll() is None, daemon.log()[-2000:]
-        assert daemon.stop() == 0 and daemon.shm() == []
-    finally:
-        daemon.close()
-
-
-@contextlib.contextmanager
-def honest(daemon: Reefd) -> Iterator[list[int]]:
-    """A real-time client that asks all the while; each answer is checked, and its time kept (ns)."""
-    times: list[int] = []
-    over = threading.Event()
-    wrong: list[object] = []
-
-    def ask() -> None:
-        with libreef.Client("rt", socket=daemon.socket, timeout=30) as client:
-            value = 0
-            while not over.is_set():
-                value += 1
-                sent = (np.arange(64) + value).astype(np.uint8)
-                start = time.monotonic_ns()
-                answer = client.infer(input=sent, timeout=20)["output"].tobytes()
-                times.append(time.monotonic_ns() - start)
-                if answer != sent[:8].tobytes() + sent[-8:].tobytes():
-                    wrong.append((value, answer))
-                time.sleep(0.001)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield times
-    finally:
-        over.set()
-        thread.join(60)
-    assert times and not wrong
 
 
 def test_quarantines_one_after_the_other(daemon):
@@ -205,6 +157,25 @@ def test_two_processes_on_one_session_harm_nobody_else(daemon):
         daemon.wait_for(lambda: len(daemon.regions()) == 2)
 
 
+OTHER_WAYS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid, descriptor = map(int, sys.argv[1:])
+class Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+memory = ctypes.create_string_buffer(8)
+local, remote = Vector(ctypes.addressof(memory), 8), Vector(0x400000, 8)
+SYS_PTRACE, PTRACE_SEIZE, SYS_PIDFD_GETFD = 101, 0x4206, 438
+for call in (
+    lambda: libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
+    lambda: libc.process_vm_writev(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0),
+    lambda: libc.syscall(SYS_PTRACE, PTRACE_SEIZE, pid, None, None),
+    lambda: libc.syscall(SYS_PIDFD_GETFD, os.pidfd_open(pid), descriptor, 0),
+):
+    print(ctypes.get_errno() if call() < 0 else "reached")
+"""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="run as root: it needs two users")
 def test_another_user_reaches_no_tensor(daemon):
     """Neither by the name of the region nor through /proc of the client or the daemon."""
@@ -227,6 +198,8 @@ def test_another_user_reaches_no_tensor(daemon):
         "            print('opened', path)\n"
     )
     told = run_as(NOBODY, code, *paths).stdout.split()
+    for pid in (os.getpid(), daemon.process.pid):
+        assert set(run_as(NOBODY, OTHER_WAYS, pid, session.c).stdout.split()) == {str(errno.EPERM)}
     assert len(told) == 2 * len(paths) and set(told) <= {str(errno.EACCES), str(errno.EPERM), str(errno.ENOENT)}
     with pytest.raises((OSError, ValueError)):
         mmap.mmap(session.d, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE)  # and its own region D is read-only
