@@ -120,9 +120,7 @@ def plot(samples: Sequence[Row], rests: Sequence[Row], path: Path) -> None:
         axis.plot(minutes, [row[column] for row in samples], label=label, color=colour, linewidth=0.8)
 
     draw(memory, "rss_mib", "resident", "tab:blue")
-    memory.plot(
-        at_rest, [row["rss_kib"] / 1024 for row in rests], "o", ms=3, color="tab:red", label="at rest"
-    )
+    memory.plot(at_rest, [row["rss_kib"] / 1024 for row in rests], "o", ms=3, color="tab:red", label="at rest")
     draw(memory, "shm_mib", "shared memory of sessions", "tab:green")
     memory.set_ylabel("MiB")
     draw(held, "descriptors", "descriptors", "tab:blue")

@@ -130,6 +130,7 @@ public:
         loop_->begin();
         real_time_ = make_task(1, true);
         best_effort_ = make_task(2, false);
+        with_payload_ = make_task(3, false, true);
         honest_ = attach(*real_time_, 0);
         replace();
     }
@@ -164,7 +165,7 @@ public:
     }
 
 private:
-    std::unique_ptr<Task> make_task(uint32_t id, bool real_time) {
+    std::unique_ptr<Task> make_task(uint32_t id, bool real_time, bool payload_crc = false) {
         ModelSpec spec("m", 0);
         const uint32_t x = spec.add_storage("x", StorageKind::input, REEF_UINT8, {8}, 0, {});
         const uint32_t y = spec.add_storage("y", StorageKind::output, REEF_UINT8, {8}, 0, {});
@@ -178,6 +179,7 @@ private:
         task.models = {{"m", device_.load(spec)}, {"echo:64", nullptr}};
         task.slots = kSlots;
         task.crc = !real_time;
+        task.payload_crc = payload_crc;
         return std::make_unique<Task>(id, task, device_);
     }
 
@@ -210,8 +212,10 @@ private:
         if (attacker_) {
             leave(attacker_);
         }
-        real_time_attacker_ = !real_time_attacker_;
-        auto next = attach(real_time_attacker_ ? *real_time_ : *best_effort_, 1);
+        Task* const tasks[] = {real_time_.get(), best_effort_.get(), with_payload_.get()};
+        Task& task = *tasks[next_id_ % std::size(tasks)];
+        real_time_attacker_ = task.spec.real_time;
+        auto next = attach(task, 1);
         std::lock_guard lock(region_);
         attacker_ = std::move(next);
     }
@@ -282,6 +286,11 @@ private:
         sqe.opcode = how >> 3 & 1 ? REEF_OP_CANCEL : REEF_OP_INFER;
         sqe.generation -= sqe.opcode == REEF_OP_CANCEL;
         sqe.flags = (how & 0x10 ? REEF_SQE_LATEST : 0) & (sqe.opcode ? 0 : REEF_SQE_FLAGS);
+        if (client.session->task.spec.payload_crc && sqe.opcode == REEF_OP_INFER) {
+            const uint64_t at = client.session->inputs_offset + sqe.slot * client.session->inputs_stride;
+            sqe.flags |= REEF_SQE_PAYLOAD_CRC;
+            sqe.payload_crc = crc32c(client.c() + at, sqe.model == 0 ? 8 : 64);  // and then the input may change
+        }
         auto* bytes = reinterpret_cast<uint8_t*>(&sqe);
         const uint32_t changes = how >> 5 & 3;
         for (uint32_t i = 0; i < (how & 0x80 ? changes : 0); ++i) {
@@ -361,7 +370,7 @@ private:
     SimulatedDevice device_{{.workers = 2, .realtime = false}};
     std::unique_ptr<Policy> policy_;
     std::unique_ptr<Loop> loop_;
-    std::unique_ptr<Task> real_time_, best_effort_;
+    std::unique_ptr<Task> real_time_, best_effort_, with_payload_;
     std::unique_ptr<Client> honest_, attacker_;
     std::mutex region_;  // the attacker's: it does not go while another thread writes to it
     bool real_time_attacker_ = false;
