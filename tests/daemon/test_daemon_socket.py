@@ -16,7 +16,7 @@ import pytest
 
 import libreef
 from libreef._reef import ffi
-from reefd import wire
+from reefd import disposal, wire
 from tests import ROOT
 
 from .reefd_process import Reefd
@@ -245,6 +245,25 @@ def test_a_client_that_does_not_take_its_answer_is_no_burden(start):
         connection.close()
     daemon.wait_for(lambda: not daemon.regions())
     works(daemon)
+
+
+def test_a_peer_that_hangs_up_while_its_words_are_thrown_away(monkeypatch):
+    """With an answer unread: recv() fails, between the look that said that there is a message, and the message."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    disposal.prepare(ours)
+    theirs.send(b"one")
+    theirs.send(b"two")
+    ours.send(b"an answer that nobody reads")
+    look = disposal.look
+
+    def hang_up_behind(connection, size):
+        found = look(connection, size)
+        theirs.close()
+        return found
+
+    monkeypatch.setattr(disposal, "look", hang_up_behind)
+    disposal.Undertaker().close(ours)
+    assert ours.fileno() == -1
 
 
 def test_max_sessions(start):
