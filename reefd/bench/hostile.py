@@ -21,6 +21,7 @@ from reefd import wire
 
 _SQ = 4096  # region C: the submission ring behind the page of hot words
 _PAUSE = 0.001
+_PATIENCE = float(os.environ.get("REEF_PATIENCE", "10"))  # seconds for an answer
 _SQE = struct.Struct("<HHIIIQQQQQII")
 
 
@@ -29,7 +30,7 @@ class Session:
 
     def __init__(self, path: str, task: str) -> None:
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.settimeout(10)
+        self.connection.settimeout(_PATIENCE)
         self.connection.connect(path)
         hello = wire.HELLO.pack(
             wire.MAGIC, wire.ABI_MAJOR, wire.ABI_MINOR, wire.HELLO.size, wire.OPEN, 0, b"", task.encode()
@@ -38,6 +39,8 @@ class Session:
         data, descriptors, _, _ = socket.recv_fds(self.connection, wire.MAX_MESSAGE, 3)
         if len(descriptors) != 3:
             self.connection.close()
+            if len(data) != wire.WELCOME.size:
+                raise ConnectionResetError("the daemon went away in the handshake")
             raise OSError(-wire.WELCOME.unpack(data)[4], "refused")
         self.c, self.d, self.doorbell = descriptors
         self.memory = mmap.mmap(self.c, os.fstat(self.c).st_size)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import libreef
-from tests.daemon.reefd_process import Reefd
+from tests.daemon.reefd_process import PATIENCE, Reefd
 
 ECHO = "version: 1\ntask: {name}\nclass: {task_class}\nmodel: echo:64\nslots: 4\nmax_sessions: 600\n"
 MANIFESTS = {f"{name}.yaml": ECHO.format(name=name, task_class=name) for name in ("rt", "be")}
@@ -25,13 +25,13 @@ def honest(daemon: Reefd) -> Iterator[list[int]]:
     wrong: list[object] = []
 
     def ask() -> None:
-        with libreef.Client("rt", socket=daemon.socket, timeout=30) as client:
+        with libreef.Client("rt", socket=daemon.socket, timeout=PATIENCE) as client:
             value = 0
             while not over.is_set():
                 value += 1
                 sent = (np.arange(64) + value).astype(np.uint8)
                 start = time.monotonic_ns()
-                answer = client.infer(input=sent, timeout=20)["output"].tobytes()
+                answer = client.infer(input=sent, timeout=PATIENCE)["output"].tobytes()
                 times.append(time.monotonic_ns() - start)
                 if answer != sent[:8].tobytes() + sent[-8:].tobytes():
                     wrong.append((value, answer))
