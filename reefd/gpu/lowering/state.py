@@ -18,7 +18,7 @@ from reefd.resource.schema import Kernel as Scheduled
 
 from ..conv import ConvShape, Tile
 from ..dtypes import ACTIVATIONS, FLOATS
-from ..elementwise import cast_kernel
+from ..elementwise import unary_kernel
 from ..instance import Kernel, ceil_div
 from ..target import Target
 from ..tiles import candidate_tiles
@@ -139,7 +139,7 @@ class Lowering:
             return self.constant(f"{name}:{dtype}", self.weight(index).astype(dtype))
         count = self.size(index)
         between = self.workspace(count * ITEM_SIZES[dtype])
-        self.launch(cast_kernel(count, dtype=have, y_dtype=dtype), index, between)
+        self.launch(_conversion(count, have, dtype), index, None, None, between)
         return between
 
     def write(self, index: int, dtype: str) -> Argument:
@@ -150,7 +150,7 @@ class Lowering:
         self._check_floats(have, dtype)
         count = self.size(index)
         between = self.workspace(count * ITEM_SIZES[dtype])
-        self._after.append(Launch(cast_kernel(count, dtype=dtype, y_dtype=have), [between, index]))
+        self._after.append(Launch(_conversion(count, dtype, have), [between, None, None, index]))
         return between
 
     def float_of(self, *indices: int) -> str:
@@ -173,6 +173,11 @@ class Lowering:
             known = self._known.get(shape)
             self.tiles[shape] = known if known in tiles else tiles[0]
         return self.tiles[shape]
+
+
+def _conversion(count: int, dtype: str, y_dtype: str) -> Kernel:
+    """Of one float type to the other, whole chunks at a time."""
+    return unary_kernel(1, count, activation="none", dtype=dtype, y_dtype=y_dtype)
 
 
 def activation_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
