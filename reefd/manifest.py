@@ -60,6 +60,14 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.0
 
 
+class PreemptBound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bound for each kind of device; 0 promises nothing there."""
+
+    cpu: Duration = Nanoseconds(0)
+    cuda: Duration = Nanoseconds(0)
+    hip: Duration = Nanoseconds(0)
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A task. Field names are the keys of the file (`class` is `task_class`)."""
 
@@ -86,7 +94,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preemptible: Annotated[bool, Meta(description="true or false")] = False
     weight: Annotated[int, Meta(ge=1, le=10000, description="a whole number from 1 to 10000")] = 100
     bounds: Bounds = Bounds()
-    preempt_bound: Duration = Nanoseconds(0)
+    preempt_bound: Annotated[
+        Duration | PreemptBound,
+        Meta(
+            description="a duration with its unit, for instance 100us, or one for each device: {cpu: 100us, hip: 60us}"
+        ),
+    ] = Nanoseconds(0)
     enforce: Annotated[Literal["refuse", "warn"], Meta(description="refuse or warn")] = "refuse"
     device: Annotated[
         str,
@@ -100,6 +113,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def resources(self) -> dict[str, str]:
         """Model name, as clients see it -> resource name. The order is the models' index in a submission."""
         return {self.model: self.model} if self.model is not None else dict(self.models)
+
+    def preempt_bound_ns(self, device: str) -> int:
+        """What is promised on a kind of device (cpu, cuda, hip); 0: nothing."""
+        bound = self.preempt_bound
+        return int(getattr(bound, device, 0)) if isinstance(bound, PreemptBound) else int(bound)
 
 
 class ManifestError(FileError):
@@ -146,6 +164,9 @@ def _check_together(document: Document, root: yamlfile.Node) -> None:
                 document.problem(node, f"{key}: only real-time tasks have it; remove it, or write `class: rt`")
         if root.get("enforce") is not None and root.get("preempt_bound") is None:
             document.problem(root.get("enforce"), "enforce: nothing to enforce; add preempt_bound, or remove it")
+        bound = root.get("preempt_bound")
+        if bound is not None and bound.is_mapping and not bound.value:
+            document.problem(bound, "preempt_bound: no device in it; write for instance {cpu: 100us}, or remove it")
     if task_class is not None and task_class.value == "rt":
         for key in ("weight", "preempt_bound", "enforce"):
             node = root.get(key)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from reefd.resource.profile import KernelProfile, Machine, Profile
 
 
-def broken(manifest: Manifest, resource: Resource, device: str, machine: Machine, blocks: Sequence[int] = ()) -> str:
-    """Why this model cannot keep, or is not known to keep, the task's preempt_bound; empty where it can. `blocks`: into
-    how many blocks the device cut each kernel, where it has loaded the model."""
-    bound = int(manifest.preempt_bound)
+def broken(
+    manifest: Manifest, resource: Resource, kind: str, device: str, machine: Machine, blocks: Sequence[int] = ()
+) -> str:
+    """Why this model cannot keep, or is not known to keep, the task's preempt_bound on this kind of device (cpu, cuda,
+    hip); empty where it can. `device`: the name that its profiles have. `blocks`: into how many blocks the device cut
+    each kernel, where it has loaded the model."""
+    bound = manifest.preempt_bound_ns(kind)
     if bound == 0:
         return ""
     promise = f"preempt_bound {_microseconds(bound)} cannot be promised"

@@ -66,8 +66,8 @@ def problems(path: Path, manifest: Manifest, directories: Sequence[Path]) -> lis
         except LoadError as error:
             found.append(Problem(str(path), 0, 0, str(error)))
             continue
-        if resource is not None and manifest.preempt_bound and manifest.device in ("auto", "cpu"):
-            words = promises.broken(manifest, resource, "cpu", _this_machine())
+        if resource is not None and manifest.preempt_bound_ns("cpu") and manifest.device in ("auto", "cpu"):
+            words = promises.broken(manifest, resource, "cpu", "cpu", _this_machine())
             if words and manifest.enforce == "refuse":
                 found.append(Problem(str(path), 0, 0, f"model {name}: {words}"))
     return found
@@ -121,7 +121,7 @@ class Store:
 
         device = self._engine.device
         here = machine.here(device)
-        words = promises.broken(manifest, resource, device["name"], here, model.blocks)
+        words = promises.broken(manifest, resource, device["kind"], device["name"], here, model.blocks)
         if words and manifest.enforce == "refuse":
             raise LoadError(f"model {resource_name}: {words}")
         hint = ""

@@ -306,6 +306,8 @@ def value_of(document: Document, node: Node, kind: Any, context: str) -> Any:
     plain, struct = _strip(kind), _struct_of(kind)
     if struct is not None and (node.is_mapping or not _accepts_scalar(plain)):
         return convert(document, node, struct, context)
+    if struct is not None:  # one value that stands for all of its fields
+        return _leaf(document, node, _scalar_of(kind), context, node.value, _description(kind))
     before, found = document.found, node.value
     if get_origin(plain) is tuple and isinstance(found, list) and not node.is_mapping:
         item = get_args(plain)[0]
@@ -324,11 +326,11 @@ def value_of(document: Document, node: Node, kind: Any, context: str) -> Any:
     return _leaf(document, node, kind, context, node.value)
 
 
-def _leaf(document: Document, node: Node, kind: Any, context: str, value: Any) -> Any:
+def _leaf(document: Document, node: Node, kind: Any, context: str, value: Any, expected: str = "") -> Any:
     try:
         return msgspec.convert(value, kind, dec_hook=_from_text)
     except (msgspec.ValidationError, OverflowError):
-        document.problem(node, f"{context}: {show(node)}, expected {_description(kind)}")
+        document.problem(node, f"{context}: {show(node)}, expected {expected or _description(kind)}")
         return None
 
 
@@ -368,8 +370,13 @@ def _struct_of(kind: Any) -> type[Any] | None:
     return next((arm for arm in _arms(kind) if isinstance(arm, type) and issubclass(arm, msgspec.Struct)), None)
 
 
+def _scalar_of(kind: Any) -> type[Any] | None:
+    """The arm that a single value is, where there is a struct beside it."""
+    return next((arm for arm in _arms(kind) if isinstance(arm, type) and issubclass(arm, str | int | float)), None)
+
+
 def _accepts_scalar(kind: Any) -> bool:
-    return any(arm in (str, int, float, bool) for arm in _arms(kind))
+    return _scalar_of(kind) is not None
 
 
 def _description(kind: Any) -> str:

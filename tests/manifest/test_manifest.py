@@ -213,10 +213,38 @@ def test_what_is_no_file_is_refused(tmp_path: Path):
             manifest.load(path)
 
 
+def test_a_preempt_bound_is_one_duration_or_one_for_each_device():
+    be = "version: 1\ntask: t\nclass: be\nmodel: m\n"
+    assert parsed(be).preempt_bound_ns("cpu") == 0
+    everywhere = parsed(be + "preempt_bound: 1.5ms\n")
+    assert [everywhere.preempt_bound_ns(device) for device in ("cpu", "cuda", "hip")] == [1_500_000] * 3
+    some = parsed(be + "preempt_bound:\n  cpu: 100us\n  hip: 60us\n")
+    assert [some.preempt_bound_ns(device) for device in ("cpu", "cuda", "hip")] == [100_000, 0, 60_000]
+
+
+@pytest.mark.parametrize(
+    ("bound", "place", "words"),
+    [
+        ("100", "5:16", "got 100, expected a duration with its unit, for instance 100us, or one for each device"),
+        ("fast", "5:16", 'got "fast", expected a duration with its unit'),
+        ("[1us]", "5:16", "got a list, expected a duration with its unit"),
+        ("{cpu: 100us, cdua: 1us}", "5:29", "unknown key preempt_bound.cdua: did you mean cuda?"),
+        ("{cpu: 100us, cuda: soon}", "5:35", 'preempt_bound.cuda: got "soon", expected a duration with its unit'),
+        ("{}", "5:16", "preempt_bound: no device in it"),
+    ],
+)
+def test_a_preempt_bound_that_is_none_is_refused_where_it_stands(bound: str, place: str, words: str):
+    text = f"version: 1\ntask: t\nclass: be\nmodel: m\npreempt_bound: {bound}\n"
+    with pytest.raises(ManifestError) as error:
+        manifest.parse(text.encode(), "f")
+    assert str(error.value).startswith(f"f:{place}: ") and words in str(error.value)
+
+
 def test_the_documentation_names_every_key():
     text = (ROOT / "docs/manifest.md").read_text()
     keys = [f.encode_name for f in msgspec.structs.fields(Manifest)]
-    keys += [f.encode_name for cls in (manifest.Bounds, manifest.Allow) for f in msgspec.structs.fields(cls)]
+    parts = (manifest.Bounds, manifest.Allow, manifest.PreemptBound)
+    keys += [f.encode_name for cls in parts for f in msgspec.structs.fields(cls)]
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 

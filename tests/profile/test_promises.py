@@ -75,6 +75,14 @@ def test_the_bound_includes_blocks_that_are_shielded(served: Served) -> None:
     assert "kernel relu may hold a compute unit for 90us, the longest of its blocks" in words and "4us between" in words
 
 
+def test_the_bound_of_this_device_counts(served: Served) -> None:
+    served.measured(block_ns=90_000)
+    assert served.refusal(BE + "preempt_bound: {cuda: 50us}\n") == ""
+    words = served.refusal(BE + "preempt_bound: {cpu: 50us, cuda: 200us}\n")
+    assert "preempt_bound 50us" in words and "raise the bound to 90us" in words
+    assert served.refusal(BE + "preempt_bound: {cpu: 90us, cuda: 50us}\n") == ""
+
+
 def test_warn_serves_it_and_says_so(served: Served) -> None:
     served.measured(block_ns=90_000)
     assert served.refusal(BE + "preempt_bound: 50us\nenforce: warn\n") == ""
