@@ -91,6 +91,7 @@ def preempt(
     parts: str = "",
     policies: str = "",
     resource_dir: Path = Path("build/resource"),
+    samples: Path | None = None,
 ) -> int:
     """How long best-effort work takes to leave the device, what preemption costs, and what it protects.
 
@@ -106,6 +107,9 @@ def preempt(
         Of reef, reset, wait, streams, sequential; separated by commas, all of them if left out.
     resource_dir
         Where the compiled networks are (`make resources`).
+    samples
+        A file that keeps what added and kept measured. Runs with the same file add up, and each reports them all: a
+        long run can be made in parts.
     """
     from reefd.bench import preempt as bench
     from reefd.bench.report import print_report
@@ -118,6 +122,7 @@ def preempt(
                 policies.split(",") if policies else bench.POLICIES,
                 scale,
                 resource_dir,
+                samples,
             ),
         )
     ) is None:

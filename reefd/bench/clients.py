@@ -6,13 +6,14 @@ python -m reefd.bench.clients TASK INFLIGHT    the load: keeps so many requests 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 
@@ -51,18 +52,38 @@ def real_time_class() -> Iterator[bool]:
 
 @dataclass(slots=True)
 class Times:
-    """Of requests, in nanoseconds: round trips, then what they consist of, and how late the client's own timer was."""
+    """Of requests, in nanoseconds: round trips, then what they consist of, and what the machine did to the client."""
 
     round_trip: list[int] = field(default_factory=list)
+    submission: list[int] = field(default_factory=list)  # from before the call to accepting: doorbell, engine's wake-up
     queueing: list[int] = field(default_factory=list)  # from accepting to starting
     execution: list[int] = field(default_factory=list)  # from starting to the completion
-    timer: list[int] = field(default_factory=list)  # the kernel's: no part of a request
+    answer: list[int] = field(default_factory=list)  # from the completion to after the call: client's wake-up
+    timer: list[int] = field(default_factory=list)  # how late the client's own timer was: no part of a request
+    control: list[int] = field(default_factory=list)  # Control.run() between two requests: no part of one either
 
     def add(self, other: Times) -> None:
-        self.round_trip += other.round_trip
-        self.queueing += other.queueing
-        self.execution += other.execution
-        self.timer += other.timer
+        for part in fields(Times):
+            getattr(self, part.name).extend(getattr(other, part.name))
+
+
+class Control:
+    """A computation of about as long as a request, in the client's own thread: what the machine, and a load beside, do
+    to any real-time program."""
+
+    _SECONDS = 0.003
+    _PROBES = 20
+
+    def __init__(self) -> None:
+        self._data = bytes(1 << 20)
+        once = min(self.run() for _ in range(self._PROBES))
+        self._data = bytes(round((1 << 20) * 1e9 * self._SECONDS / once))
+
+    def run(self) -> int:
+        """How long it took, in nanoseconds."""
+        before = time.monotonic_ns()
+        hashlib.sha256(self._data).digest()
+        return time.monotonic_ns() - before
 
 
 class RealTime:
@@ -74,8 +95,9 @@ class RealTime:
         _fill(self._loan.inputs)
         self._random = np.random.default_rng(2)
 
-    def measure(self, seconds: float, rate: float, announce_ns: int = 0) -> Times:
-        """One window. announce_ns: how long before each request it is announced; 0: not at all."""
+    def measure(self, seconds: float, rate: float, announce_ns: int = 0, control: Control | None = None) -> Times:
+        """One window. announce_ns: how long before each request it is announced; 0: not at all. control: runs half a
+        period after each request."""
         times = Times()
         period_ns = int(1e9 / rate)
         start = time.monotonic_ns()
@@ -87,11 +109,17 @@ class RealTime:
             _sleep_until(due)
             before = time.monotonic_ns()
             self._loan.infer()
-            times.round_trip.append(time.monotonic_ns() - before)
+            after = time.monotonic_ns()
+            times.round_trip.append(after - before)
             completion = self._loan.completion
+            times.submission.append(completion.accept_ns - before)
             times.queueing.append(completion.start_ns - completion.accept_ns)
             times.execution.append(completion.end_ns - completion.start_ns)
+            times.answer.append(after - completion.end_ns)
             times.timer.append(max(0, before - due))
+            if control is not None:
+                _sleep_until(due + period_ns // 2)
+                times.control.append(control.run())
         return times
 
 

@@ -29,6 +29,7 @@ from reefd.bench import preempt_added, preempt_kernels
 from reefd.bench.beside import check_resources
 from reefd.bench.daemon import BenchError
 from reefd.bench.report import Case, case
+from reefd.bench.samples import read, write
 
 POLICIES = ("reef", "reset", "wait", "streams", "sequential")
 PARTS = ("preempt", "cost", "added", "kept")
@@ -49,27 +50,35 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(parts: Sequence[str], policies: Sequence[str], scale: float, resource_dir: Path) -> Result:
-    """scale: a share of the usual number of rounds. BenchError: nothing of that name, or a network is missing."""
+def measure(
+    parts: Sequence[str], policies: Sequence[str], scale: float, resource_dir: Path, earlier: Path | None = None
+) -> Result:
+    """scale: a share of the usual number of rounds. earlier: a file of samples of whole daemons, which this run adds
+    to. BenchError: nothing of that name, or a network is missing."""
     for word, given, known in (("part", parts, PARTS), ("policy", policies, POLICIES)):
         if unknown := [name for name in given if name not in known]:
             raise BenchError(f"no {word} {', '.join(unknown)}; there are: {', '.join(known)}")
     resources = check_resources(resource_dir)
     result = Result()
+    samples = read(earlier)
     stolen_s, start = _stolen_s(), time.monotonic()
     if "preempt" in parts:
         _preempt(policies, scale, result)
     if "cost" in parts:
         _cost(scale, resources, result)
     if "added" in parts:
-        found = preempt_added.added(policies, max(80, round(2000 * scale)), resources)
-        result.cases += found.cases
-        result.ratios |= found.ratios
+        preempt_added.measure_added(policies, max(80, round(2000 * scale)), resources, samples)
     if "kept" in parts:
-        result.ratios |= preempt_added.kept(policies, max(2.0, 20 * scale), resources).ratios
+        preempt_added.measure_kept(policies, max(2.0, 20 * scale), resources, samples)
     # What the hypervisor took from this machine meanwhile, of all its processors' time.
     passed = (time.monotonic() - start) * len(os.sched_getaffinity(0))
-    result.facts["stolen_share"] = round((_stolen_s() - stolen_s) / passed, 5)
+    samples.stolen.append(round((_stolen_s() - stolen_s) / passed, 5))
+    if earlier is not None:
+        write(earlier, samples)
+    for found in (preempt_added.report_added(samples), preempt_added.report_kept(samples)):
+        result.cases += found.cases
+        result.ratios |= found.ratios
+    result.facts["stolen_share"] = samples.stolen
     return result
 
 
