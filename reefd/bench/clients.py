@@ -141,6 +141,10 @@ class Load:
         )
         os.close(writer)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __enter__(self) -> Load:
         end = time.monotonic() + FIRST_ANSWER_S
         while self.answers() == 0:

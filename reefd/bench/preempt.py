@@ -79,6 +79,7 @@ def measure(
         result.cases += found.cases
         result.ratios |= found.ratios
     result.facts["stolen_share"] = samples.stolen
+    result.facts["others_share"] = samples.others
     return result
 
 

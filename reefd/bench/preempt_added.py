@@ -18,6 +18,7 @@ from reefd.bench.clients import Control, Load, RealTime, Times, real_time_class
 from reefd.bench.daemon import PrivateDaemon
 from reefd.bench.report import Case, case
 from reefd.bench.samples import Samples, Side
+from reefd.profile.load import OtherLoad
 
 RATE = 20.0  # requests a second
 WINDOW_S = 1.0
@@ -40,17 +41,24 @@ class _Daemon:
             PrivateDaemon(MANIFESTS, resource_dirs=[resources], settings={"policy": policy}, suffix=f"-{policy}")
         )
         self.policy = policy
+        self.pids: tuple[int, ...] = (daemon.pid,)
         self.load = stack.enter_context(Load(BE_TASK, daemon.socket))
+        self.pids += (self.load.pid,)
         self.real_time = RealTime(stack.enter_context(Client(RT_TASK, socket=daemon.socket)))
 
     def window(self, name: str, control: Control, samples: Samples, *, announce_ns: int = 0) -> None:
         if name != "alone":
             self.load.go_on()
         time.sleep(SETTLE_S)
+        self.load.answers()
+        start = time.monotonic()
         measured = self.real_time.measure(WINDOW_S, RATE, announce_ns, control)
+        side = samples.side(self.policy)
         if name != "alone":
+            rate = self.load.answers() / (time.monotonic() - start)
+            side.answers.setdefault(name, []).append(rate)
             self.load.pause()
-        samples.side(self.policy).times.setdefault(name, Times()).add(measured)
+        side.times.setdefault(name, Times()).add(measured)
 
 
 def measure_added(policies: Sequence[str], requests: int, resources: Path, samples: Samples) -> None:
@@ -60,12 +68,14 @@ def measure_added(policies: Sequence[str], requests: int, resources: Path, sampl
         daemons = [_Daemon(policy, resources, stack) for policy in policies]
         stack.enter_context(real_time_class())
         control = Control()
-        for _ in range(windows):
-            for daemon in daemons:
-                daemon.window("alone", control, samples)
-                daemon.window("beside", control, samples)
-                if daemon.policy == "reef":
-                    daemon.window("announced", control, samples, announce_ns=ANNOUNCE_NS)
+        with OtherLoad(*(pid for daemon in daemons for pid in daemon.pids)) as others:
+            for _ in range(windows):
+                for daemon in daemons:
+                    daemon.window("alone", control, samples)
+                    daemon.window("beside", control, samples)
+                    if daemon.policy == "reef":
+                        daemon.window("announced", control, samples, announce_ns=ANNOUNCE_NS)
+        samples.others.append(round(others.share, 4))
 
 
 def report_added(samples: Samples) -> Result:
@@ -77,7 +87,7 @@ def report_added(samples: Samples) -> Result:
     for policy, side in sides.items():
         _report(policy, side, result)
     for name in ("alone", "beside"):
-        # What the machine does meanwhile, whatever the daemon does: to the client's timer, and to a computation of its own.
+        # What the machine does meanwhile, whatever the daemon does: to a timer of the client, and to a computation.
         for part in ("timer", "control"):
             values = [np.array(getattr(side.times[name], part)) for side in sides.values() if name in side.times]
             if values:
@@ -104,6 +114,8 @@ def _report(policy: str, side: Side, result: Result) -> None:
     for name in trips:
         if name != "alone":
             word = "" if name == "beside" else f"/{name}"
+            rate = round(float(np.mean(side.answers[name])), 1)
+            result.ratios[f"rt_added/{policy}{word} load beside, requests a second"] = rate
             for percent in (50, 99):
                 ratio = np.percentile(trips[name], percent) / np.percentile(trips["alone"], percent)
                 result.ratios[f"rt_added/{policy}{word} p{percent} to alone"] = round(float(ratio), 3)
@@ -123,12 +135,16 @@ def measure_kept(policies: Sequence[str], seconds: float, resources: Path, sampl
                 found = samples.side(daemon.policy).throughput
                 daemon.load.go_on()
                 time.sleep(SETTLE_S)
-                found.free.append(_answers(daemon.load, WINDOW_S))
+                with OtherLoad(*daemon.pids) as others:
+                    found.free.append(_answers(daemon.load, WINDOW_S))
+                found.others_free.append(round(others.share, 4))
                 daemon.real_time.measure(SETTLE_S, rates[daemon.policy])
                 daemon.load.answers()
-                start = time.monotonic_ns()
-                times = daemon.real_time.measure(WINDOW_S, rates[daemon.policy])
-                passed = time.monotonic_ns() - start
+                with OtherLoad(*daemon.pids) as others:
+                    start = time.monotonic_ns()
+                    times = daemon.real_time.measure(WINDOW_S, rates[daemon.policy])
+                    passed = time.monotonic_ns() - start
+                found.others_beside.append(round(others.share, 4))
                 found.beside.append(daemon.load.answers() / (passed / 1e9))
                 found.idle.append(1 - sum(times.execution) / passed)
                 daemon.load.pause()
@@ -146,6 +162,8 @@ def report_kept(samples: Samples) -> Result:
             result.ratios[f"kept/{policy} idle share"] = round(idle, 3)
             result.ratios[f"kept/{policy} load alone, requests a second"] = round(free, 1)
             result.ratios[f"kept/{policy} load beside, requests a second"] = round(beside, 1)
+            for word, values in (("alone", found.others_free), ("beside", found.others_beside)):
+                result.ratios[f"kept/{policy} others' share, load {word}"] = round(float(np.mean(values)), 4)
     return result
 
 

@@ -17,19 +17,24 @@ class Throughput(msgspec.Struct, forbid_unknown_fields=True):
     free: list[float] = []  # answers a second without real-time work
     beside: list[float] = []  # with it
     idle: list[float] = []  # the share of that window in which no real-time request executed
+    others_free: list[float] = []  # the share of the machine that anything else used in the first
+    others_beside: list[float] = []  # and in the second
 
 
 class Side(msgspec.Struct, forbid_unknown_fields=True):
     """One policy's daemon."""
 
     times: dict[str, Times] = {}  # by the kind of window
+    answers: dict[str, list[float]] = {}  # of the load, a second, in each window of that kind
     throughput: Throughput = msgspec.field(default_factory=Throughput)
 
 
 class Samples(msgspec.Struct, forbid_unknown_fields=True):
-    """Of all runs so far. stolen: the hypervisor's share of the machine's time in each."""
+    """Of all runs so far. Shares of the machine's time in each: stolen by the hypervisor, used by other programs while
+    whole daemons were measured (what is stolen included)."""
 
     stolen: list[float] = []
+    others: list[float] = []
     sides: dict[str, Side] = {}
 
     def side(self, policy: str) -> Side:
