@@ -18,6 +18,7 @@ from tests import ROOT
 QUEUE, QUEUE_H = "reefd/engine/cpu_queue.cpp", "reefd/engine/cpu_queue.hpp"
 CONTEXT, CONTEXT_H = "reefd/engine/cpu_context.cpp", "reefd/engine/cpu_context.hpp"
 WORKER, DEVICE = "reefd/engine/cpu_worker.cpp", "reefd/engine/cpu_device.cpp"
+WORKER_H = "reefd/engine/cpu_worker.hpp"
 SIGNALS, SIGNALS_H = "reefd/engine/cpu_signals.cpp", "reefd/engine/cpu_signals.hpp"
 
 Mutation = tuple[str, str, str]  # file, text, what it becomes
@@ -72,6 +73,13 @@ MUTATIONS: dict[str, Mutation] = {
         "    if (!shared_.best_effort_may_begin(window.split, index_))\n        return false;\n    class_",
         "    class_",
     ),
+    "split not left aside": (WORKER_H, " || aside(worker, real_time.split))", ")"),
+    "split on every worker": (WORKER_H, "        return aside(worker, split);\n", "        return true;\n"),
+    "no split beside real time": (
+        WORKER_H,
+        "return !exclusive || now.state == CpuWindow::State::absent;",
+        "return !exclusive || now.state == CpuWindow::State::absent || aside(worker, now.split);",
+    ),
     "piece count kept": (CONTEXT, "    copied_.store(0, std::memory_order_relaxed);  // a copy", "    // a copy"),
     "torn kept": (CONTEXT, "    torn_.store(kNoKernel, std::memory_order_relaxed);\n}", "}"),
     "half a unit saved": (CONTEXT, "if (unit && count != 0 && torn_", "if (false && torn_"),
@@ -85,9 +93,8 @@ MUTATIONS: dict[str, Mutation] = {
 }
 SCENARIOS = [
     "every_kernel", "random_instants", "redone", "real_time", "generations", "retirement", "shield", "gate",
-    "real_time_first",
-    "stale_behind_real_time", "plain_window", "side_by_side", "uncovered", "wakes_for_kernels", "units", "unit_windows",
-    "same_block", "sleeping", "arming",
+    "real_time_first", "stale_behind_real_time", "plain_window", "side_by_side", "splits", "uncovered",
+    "wakes_for_kernels", "units", "unit_windows", "same_block", "sleeping", "arming",
 ]  # fmt: skip
 
 

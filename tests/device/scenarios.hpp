@@ -17,7 +17,7 @@ Scenario every_kernel, random_instants, redone, real_time, generations, retireme
 // stress_units.cpp
 Scenario units, units_untreated, unit_windows, same_block;
 // stress_order.cpp
-Scenario real_time_first, stale_behind_real_time, plain_window, side_by_side, uncovered, wakes_for_kernels,
+Scenario real_time_first, stale_behind_real_time, plain_window, side_by_side, splits, uncovered, wakes_for_kernels,
     scheduling_class, purse, no_allocation;
 // stress_signals.cpp
 Scenario sleeping, arming;

@@ -20,6 +20,7 @@ int main(int count, char** words) {
         {"stale_behind_real_time", stale_behind_real_time},
         {"plain_window", plain_window},
         {"side_by_side", side_by_side},
+        {"splits", splits},
         {"uncovered", uncovered},
         {"wakes_for_kernels", wakes_for_kernels},
         {"scheduling_class", scheduling_class},

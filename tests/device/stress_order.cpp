@@ -133,6 +133,68 @@ void side_by_side(const Arguments& arguments) {
     }
 }
 
+// A real-time window leaves the last workers aside: there blocks of best-effort windows with a split begin, of no others, and
+// on no other worker. They are preempted there and go on there; the next real-time window has no split, and none begins.
+void splits(const Arguments& arguments) {
+    CpuDevice device(options(arguments.workers));
+    const uint32_t workers = arguments.workers;
+    Chain first = probe_chain(device, 0, 1, 2 * workers, {.held = true});
+    Chain second = probe_chain(device, 1, 1, workers, {.held = true});
+    Chain beside = probe_chain(device, 2, 2, 3 * workers, {.held = true});
+    Chain unsplit = probe_chain(device, 4, 1, 4, {});
+    std::mt19937_64 random(arguments.seed);
+    uint32_t epoch = 1;
+    for (uint32_t round = 0; round < arguments.rounds; round++) {
+        const auto split = static_cast<uint32_t>(1 + random() % (workers - 1));
+        Once real_time(device, first), next(device, second), best_effort(device, beside), other(device, unsplit);
+        clear_records();
+        released = false;
+        const uint32_t real_time_mark = device.retired(kRealTimeQueue) + 1;
+        uint32_t mark = device.retired(1);
+        auto launch = [&] {
+            device.write_epoch(1, epoch);
+            device.launch(
+                1, {best_effort.context.get(), best_effort.slot.binding(), 0, 2, epoch, true, ++mark, false, split});
+        };
+        device.launch(kRealTimeQueue, {real_time.context.get(), real_time.slot.binding(), 0, 1, 0, false,
+                                       real_time_mark, false, split});
+        const uint32_t other_mark = other.launch(device, 2);
+        wait_inside(static_cast<int>(workers - split));
+        launch();
+        for (uint32_t again = 0; again < 3; again++) {
+            wait_inside(static_cast<int>(workers));
+            CHECK(begun(0) == workers - split && begun(4) == 0);
+            epoch++;
+            device.write_epoch(1, epoch);
+            wait_for(device, 1, mark);
+            launch();
+        }
+        wait_inside(static_cast<int>(workers));
+        // Whoever is inside stays until it is let go: on these workers the real-time model, on the others the windows beside.
+        CHECK(begun(0) == workers - split && begun(2) == 4 * split && begun(4) == 0);
+        epoch++;
+        device.write_epoch(1, epoch);
+        wait_for(device, 1, mark);
+        device.launch(kRealTimeQueue, {next.context.get(), next.slot.binding(), 0, 1, 0, false, real_time_mark + 1});
+        launch();
+        wait_inside(static_cast<int>(workers));
+        released = true;
+        wait_for(device, kRealTimeQueue, real_time_mark + 1);
+        wait_for(device, 1, mark);
+        wait_for(device, 2, other_mark);
+        epoch++;
+        check_output(first, real_time.slot);
+        check_output(second, next.slot);
+        check_output(beside, best_effort.slot);
+        check_output(unsplit, other.slot);
+        const uint64_t last = *std::max_element(records[1].order, records[1].order + workers);
+        CHECK(*std::min_element(records[4].order, records[4].order + 4) > last);
+        for (uint32_t id : {2u, 3u})
+            for (uint32_t block = 0; block < 3 * workers; block++)
+                CHECK(records[id].finished[block] == 1);
+    }
+}
+
 // Best-effort work is launched while real-time work is on the device and the other workers sleep. When the real-time
 // window retires, they wake: the blocks wait until two are inside at once.
 void uncovered(const Arguments& arguments) {

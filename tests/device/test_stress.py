@@ -36,6 +36,7 @@ SCENARIOS = {
     "stale_behind_real_time": (100, 20),
     "plain_window": (50, 10),
     "side_by_side": (100, 20),
+    "splits": (60, 15),
     "uncovered": (100, 20),
     "wakes_for_kernels": (50, 10),
     "scheduling_class": (50, 0),
@@ -49,7 +50,7 @@ SCENARIOS = {
     "arming": (100, 10),
     "urged": (30, 5),
 }
-NEEDS_TWO = {"side_by_side", "uncovered", "wakes_for_kernels", "units_untreated"}
+NEEDS_TWO = {"side_by_side", "splits", "uncovered", "wakes_for_kernels", "units_untreated"}
 
 
 def build(kind: str) -> Path:
