@@ -354,11 +354,11 @@ class Engine:
         [(upper bound in ns, count), ...]}; sessions: [{session, task, verdict, locked, accepted, completed, failed,
         late, preempted, queue_ns, execute_ns}].
         """
-    def advance(self, ns: int) -> tuple[int, int]:
+    def advance(self, ns: int) -> list[int]:
         """Device "simulated" only: lets `ns` of its time pass while this thread takes the engine's turns. A model's
-        kernels say their cost in their attributes: blocks, block_ns, check_ns. Returns how many turns that were, and
-        the nanoseconds of real time that they took."""
+        kernels say their cost in their attributes: blocks, block_ns, check_ns. Returns the nanoseconds of real time
+        that each of them took, the last look before a sleep included."""
     def trace(self) -> list[tuple[int, str, int, str, int, int]]:
         """Device "simulated" only: what it did since the last call: (time_ns, "launch" | "block" | "abandon" |
-        "retire", queue, model, kernel, block); of launch and retire the last two are the window's kernels [first,
-        last)."""
+        "retire" | "expect", queue, model, kernel, block); of launch and retire the last two are the window's kernels
+        [first, last), of expect 0 and for how many microseconds it was told that the model is near: 0, not any more."""

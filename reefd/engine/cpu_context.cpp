@@ -28,9 +28,10 @@ size_t record_bytes(const CpuModel& model, size_t words) {
 
 }  // namespace
 
-CpuContext::CpuContext(std::shared_ptr<const CpuModel> model)
-    : model_(std::move(model)), first_word_(first_words(*model_)), arena_(model_->facts().arena_bytes),
-      record_(record_bytes(*model_, first_word_.back())), snapshot_(model_->facts().snapshot_bytes) {
+CpuContext::CpuContext(std::shared_ptr<const CpuModel> model, std::shared_ptr<CpuExpectation> expectation)
+    : model_(std::move(model)), expectation_(std::move(expectation)), first_word_(first_words(*model_)),
+      arena_(model_->facts().arena_bytes), record_(record_bytes(*model_, first_word_.back())),
+      snapshot_(model_->facts().snapshot_bytes) {
     const size_t words = first_word_.back(), arguments = model_->arguments.size(), kernels = model_->instances.size();
     arena_.fill(model_->facts().arena_bytes);
     snapshot_.fill(model_->facts().snapshot_bytes);
@@ -50,6 +51,11 @@ CpuContext::CpuContext(std::shared_ptr<const CpuModel> model)
         else
             patches_.push_back({i, argument.kind, argument.offset});
     }
+}
+
+CpuContext::~CpuContext() {
+    if (expectation_)
+        expectation_->forget(*this);
 }
 
 void CpuContext::bind(const Binding& binding) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clock.hpp"
+#include "cpu_expectation.hpp"
 #include "cpu_memory.hpp"
 #include "cpu_model.hpp"
 #include "cpu_queue.hpp"
@@ -17,7 +18,8 @@ namespace reef {
 
 class CpuContext final : public Context {
 public:
-    explicit CpuContext(std::shared_ptr<const CpuModel> model);
+    explicit CpuContext(std::shared_ptr<const CpuModel> model, std::shared_ptr<CpuExpectation> expectation = nullptr);
+    ~CpuContext() override;
 
     const CpuModel& model() const { return *model_; }
 
@@ -84,8 +86,9 @@ private:
     uint32_t blocks_done(uint32_t kernel) const;
 
     std::shared_ptr<const CpuModel> model_;
-    std::vector<Patch> patches_;        // the arguments that lie in the slot
-    std::vector<uint32_t> first_word_;  // of each kernel's bits
+    std::shared_ptr<CpuExpectation> expectation_;  // the device's; null: none
+    std::vector<Patch> patches_;                   // the arguments that lie in the slot
+    std::vector<uint32_t> first_word_;             // of each kernel's bits
     LockedMemory arena_;
     LockedMemory record_;    // arguments, bits, full words
     LockedMemory snapshot_;  // of one unit at a time

@@ -72,7 +72,8 @@ std::shared_ptr<DeviceModel> CpuDevice::load(const ModelSpec& spec) {
 }
 
 std::unique_ptr<Context> CpuDevice::make_context(std::shared_ptr<DeviceModel> model) {
-    return std::make_unique<CpuContext>(std::static_pointer_cast<const CpuModel>(std::move(model)));
+    return std::make_unique<CpuContext>(std::static_pointer_cast<const CpuModel>(std::move(model)),
+                                        shared_.expectation);
 }
 
 void CpuDevice::launch(QueueId id, const Window& window) {
@@ -135,6 +136,14 @@ bool CpuDevice::arm() {
         if (queues_[queue].retired() != seen_[queue])
             return false;
     return true;
+}
+
+void CpuDevice::expect(Context* context, uint64_t until_ns) {
+    if (shared_.spin_ns == 0)
+        return;  // workers that wait for each other on one processor had better sleep
+    shared_.expectation->set(static_cast<CpuContext*>(context), until_ns);
+    if (until_ns != 0)
+        shared_.signals.work(UINT32_MAX);
 }
 
 uint64_t CpuDevice::now_ns() const { return monotonic_ns(); }

@@ -44,6 +44,7 @@ public:
     int event_fd() const override { return shared_.signals.event_fd(); }
     bool arm() override;
     uint64_t now_ns() const override;
+    void expect(Context* context, uint64_t until_ns) override;
     uint64_t vacated_ns(QueueId queue) const override { return queues_[queue].vacated_ns(); }
     uint32_t statistics(WorkerStatistics* units, uint32_t room) const override;
 

@@ -7,6 +7,7 @@
 namespace reef {
 namespace {
 
+constexpr size_t kWeightPiece = 32 << 10;
 constexpr uint64_t kMaxModelBlocks = 1u << 30;  // their bits are numbered with 32 bits
 
 const cpu::Operator& find_operator(cpu::OperatorTable operators, const ModelSpec& spec, const KernelSpec& kernel) {
@@ -32,6 +33,7 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
     size_t next_unit = 0;
     uint64_t all_blocks = 0;
     std::set<uint32_t> kept;
+    size_t packed = 0;
     for (const KernelSpec& kernel : spec.kernels()) {
         CpuKernel instance{};
         CpuSpec view(spec, kernel, memory_);
@@ -45,8 +47,11 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
             if (constant && kept.insert(kernel.args[i]).second) {
                 constants_.push_back(storage.data);  // of a view: holds its base
                 facts_.weight_bytes += storage.bytes;
+                add_weights({constant, storage.bytes});
             }
         }
+        for (; packed < memory_.pieces().size(); packed++)
+            add_weights(memory_.pieces()[packed]);
         if (next_unit < units.size() && units[next_unit].kernel == instances.size())
             instance.unit = &units_[next_unit++];
         scratch_bytes = std::max(scratch_bytes, instance.kernel.scratch_bytes);
@@ -57,6 +62,11 @@ CpuModel::CpuModel(const ModelSpec& spec, cpu::OperatorTable operators) : Device
         instances.push_back(instance);
     }
     facts_.weight_bytes += memory_.bytes();
+}
+
+void CpuModel::add_weights(std::span<const std::byte> bytes) {
+    for (; !bytes.empty(); bytes = bytes.subspan(std::min(bytes.size(), kWeightPiece)))
+        weights.push_back(bytes.first(std::min(bytes.size(), kWeightPiece)));
 }
 
 }  // namespace reef

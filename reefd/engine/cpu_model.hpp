@@ -39,8 +39,12 @@ public:
     std::vector<CpuKernel> instances;
     std::vector<CpuArgument> arguments;
     size_t scratch_bytes = 0;  // the most that any instance needs
+    // What the instances read that no request changes, in the order in which they do, in pieces that are read in microseconds.
+    std::vector<std::span<const std::byte>> weights;
 
 private:
+    void add_weights(std::span<const std::byte> bytes);
+
     KernelMemory memory_;
     std::vector<CpuUnit> units_;
     std::vector<std::shared_ptr<const std::byte>> constants_;  // weights that were not packed

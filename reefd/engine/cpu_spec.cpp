@@ -42,6 +42,7 @@ void* KernelMemory::allocate(size_t bytes) {
     }
     std::memset(piece, 0, room);
     bytes_ += room;
+    pieces_.emplace_back(piece, room);
     return piece;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <kernel.hpp>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ class KernelMemory {
 public:
     void* allocate(size_t bytes);  // null when there is none
     uint64_t bytes() const { return bytes_; }
+    // What was allocated, in that order.
+    const std::vector<std::span<const std::byte>>& pieces() const { return pieces_; }
 
 private:
     static constexpr size_t kHugePage = size_t{2} << 20;
@@ -25,6 +28,7 @@ private:
     std::byte* next_ = nullptr;  // the rest of the last shared slab
     size_t left_ = 0;
     uint64_t bytes_ = 0;
+    std::vector<std::span<const std::byte>> pieces_;
 };
 
 class CpuSpec final : public cpu::Spec {

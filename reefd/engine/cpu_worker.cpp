@@ -103,11 +103,14 @@ void CpuWorker::main() {
     started_.notify_one();
 
     while (!shared_.stopping.load(std::memory_order_relaxed)) {
-        if (work() || wait_for_others())
+        if (work() || wait_for_others() || wait_for_expected())
             continue;
         class_->go_to_sleep(monotonic_ns());
-        shared_.signals.sleep(
-            [this] { return shared_.something_to_do(index_) || shared_.stopping.load(std::memory_order_seq_cst); });
+        // SYNC SLEEP: an expectation is set before the count of sleepers is read, and looked at here after it was raised.
+        shared_.signals.sleep([this] {
+            return shared_.something_to_do(index_) || shared_.stopping.load(std::memory_order_seq_cst) ||
+                   shared_.expectation->until_ns() > monotonic_ns();
+        });
         class_->woke(monotonic_ns());
     }
 }
@@ -261,6 +264,24 @@ bool CpuWorker::wait_for_others() const {
                 break;
         }
     } while (monotonic_ns() < end);
+    return false;
+}
+
+// Until what is expected is there, or is not expected any more.
+bool CpuWorker::wait_for_expected() {
+    uint64_t until = shared_.expectation->until_ns();
+    if (until <= monotonic_ns())
+        return false;
+    class_->enter_best_effort();
+    for (bool more = true; until > monotonic_ns() && !shared_.stopping.load(std::memory_order_relaxed);) {
+        if (shared_.something_to_do(index_))
+            return true;
+        more = more && shared_.expectation->bring_near();
+        sched_yield();  // to the client that fills its tensor, where it has no other processor
+        const uint64_t now = shared_.expectation->until_ns();
+        more |= now > until;  // announced again
+        until = now;
+    }
     return false;
 }
 

@@ -4,9 +4,11 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <thread>
 
+#include "cpu_expectation.hpp"
 #include "cpu_memory.hpp"
 #include "cpu_queue.hpp"
 #include "cpu_realtime.hpp"
@@ -18,6 +20,7 @@ namespace reef {
 struct CpuShared {
     std::span<CpuQueue> queues;  // the real-time queue first
     CpuSignals signals;
+    const std::shared_ptr<CpuExpectation> expectation = std::make_shared<CpuExpectation>();
     uint32_t workers;
     uint64_t spin_ns;                    // how long a worker waits for others in the same window before it sleeps
     int fifo_priority;                   // 0: never SCHED_FIFO
@@ -78,6 +81,7 @@ private:
     enum class Next { look, begin, over };  // for more blocks; with the one in hand; nothing is left of the window
     Next finish_block(CpuQueue& queue, CpuWindow& window, Claim& claim, bool real_time);
     bool wait_for_others() const;
+    bool wait_for_expected();
 
     CpuShared& shared_;
     const uint32_t index_;

@@ -163,6 +163,10 @@ public:
     // When the last stale window of this queue was found empty: minus the time of write_epoch, the preemption latency.
     // 0 where the device cannot tell.
     virtual uint64_t vacated_ns(QueueId) const { return 0; }
+    // Real-time work on this context is near: until then the compute units may stay awake, as far as nothing else needs
+    // their processors, and bring what the model reads near. Null: no context in particular. until_ns 0: the work is there,
+    // or none is to come. A hint: it changes nothing of what runs.
+    virtual void expect(Context*, uint64_t) {}
     // Why the device will never answer again; null while it works. The engine asks a few times a second; may enter a driver.
     virtual const char* fault() { return nullptr; }
     // Of compute unit 0 and on, at most `room`; returns how many it tells of. Any thread.

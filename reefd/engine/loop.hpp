@@ -96,7 +96,6 @@ private:
     bool serve_timed(uint64_t now_ns);
     uint32_t serve(Session& session, uint32_t budget, uint64_t now_ns);
     bool hear_announcement(Session& session, uint64_t now_ns);
-    void account_announcement(Session& session, uint64_t now_ns);
 
     void watch(Session& session, Watch how);
     void unwatch(Session& session);

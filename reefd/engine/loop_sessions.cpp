@@ -19,10 +19,6 @@ constexpr uint64_t kRingWindowNs = kSecond / 10;
 constexpr uint32_t kIdleRings = 200;      // doorbells without an entry that are forgiven in a window
 constexpr uint64_t kPenaltyNs = kSecond;  // how long a session that rang too often is polled by timer
 
-// An announcement keeps best-effort work away for a while; a session may do that for a fifth of the time.
-constexpr uint64_t kAnnounceBucketNs = 50'000'000;
-constexpr uint64_t kAnnounceShare = 5;
-
 }  // namespace
 
 bool Loop::take_commands(uint64_t now_ns) {
@@ -82,8 +78,6 @@ void Loop::vacated(Task& task, uint64_t ns, uint64_t now_ns) {
 void Loop::attach(Session& session, uint64_t now_ns) {
     sessions_[session.index] = &session;
     session.attached = true;
-    session.announce_tokens_ns = kAnnounceBucketNs;
-    session.announce_refill_ns = now_ns;
     session.idle_since_ns = now_ns;
     replay(context_, session, now_ns);
     if (session.verdict != 0) {
@@ -231,7 +225,7 @@ uint32_t Loop::serve(Session& session, uint32_t budget, uint64_t now_ns) {
         session.idle_since_ns = now_ns;
         session.idle_rings -= std::min(session.idle_rings, taken);
         if (session.task.spec.real_time && session.stats.accepted != accepted) {
-            account_announcement(session, now_ns);
+            scheduler_.end_announcement(session.announcement, now_ns);
         }
     }
     return taken;
@@ -243,22 +237,12 @@ bool Loop::hear_announcement(Session& session, uint64_t now_ns) {
         return false;
     }
     session.announced = word;
-    account_announcement(session, now_ns);  // an earlier one that is still in force ends here
+    scheduler_.end_announcement(session.announcement, now_ns);  // an earlier one that is still in force ends here
     session.idle_rings -= std::min(session.idle_rings, 1u);
-    session.announce_tokens_ns = std::min(
-        kAnnounceBucketNs, session.announce_tokens_ns + (now_ns - session.announce_refill_ns) / kAnnounceShare);
-    session.announce_refill_ns = now_ns;
-    if (session.announce_tokens_ns >= options_.limits.announce_hold_ns && !has_entries(session)) {
-        session.announce_tokens_ns -= options_.limits.announce_hold_ns;
-        scheduler_.announce(&session, now_ns);
+    if (!has_entries(session)) {
+        scheduler_.announce(session.announcement, session.task, now_ns);
     }
     return true;
-}
-
-// What an announcement did not use of its time goes back.
-void Loop::account_announcement(Session& session, uint64_t now_ns) {
-    session.announce_tokens_ns =
-        std::min(kAnnounceBucketNs, session.announce_tokens_ns + scheduler_.end_announcement(&session, now_ns));
 }
 
 void Loop::look_for_faults(uint64_t now_ns) {

@@ -202,7 +202,7 @@ nb::dict stop(Engine& engine, uint64_t grace_ns, bool keep_sessions) {
 
 // (time_ns, what, queue, model, kernel, block); of launch and retire the last two are the window's kernels [first, last).
 nb::list trace_list(Engine& engine) {
-    static constexpr const char* names[] = {"launch", "block", "abandon", "retire"};
+    static constexpr const char* names[] = {"launch", "block", "abandon", "retire", "expect"};
     nb::list list;
     for (const TraceRecord& record : engine.take_trace()) {
         list.append(nb::make_tuple(record.time_ns, names[static_cast<size_t>(record.what)], record.queue, record.model,
@@ -330,11 +330,8 @@ void bind_engine(nb::module_& module) {
         .def(
             "advance",
             [](Engine& engine, uint64_t ns) {
-                const TurnCost cost = [&] {
-                    nb::gil_scoped_release given_up;
-                    return engine.advance(ns);
-                }();
-                return nb::make_tuple(cost.turns, cost.ns);
+                nb::gil_scoped_release given_up;
+                return engine.advance(ns);
             },
             nb::arg("ns"))
         .def("trace", trace_list);

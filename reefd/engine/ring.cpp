@@ -377,6 +377,7 @@ void wake(Session& session) {
 
 void freeze(RingContext& context, Session& session, int32_t code, uint64_t now_ns) {
     session.frozen = true;
+    context.scheduler.end_announcement(session.announcement, now_ns);
     if (session.verdict == 0 && code != 0) {
         session.verdict = code;
         sync::store_release(session.hot->verdict, code);

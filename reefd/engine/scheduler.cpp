@@ -8,7 +8,8 @@ namespace reef {
 
 Scheduler::Scheduler(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits),
-      real_time_(device, policy, completions), best_effort_(device, policy, completions, limits) {}
+      real_time_(device, policy, completions), best_effort_(device, policy, completions, limits),
+      announcements_(limits.announce_hold_ns) {}
 
 void Scheduler::begin() {
     real_time_.begin();
@@ -43,18 +44,17 @@ void Scheduler::end(Request& request, int32_t status, uint64_t now_ns) {
     request.task->spec.real_time ? real_time_.end(request, status, now_ns) : best_effort_.end(request, status, now_ns);
 }
 
-void Scheduler::announce(const void* owner, uint64_t now_ns) {
-    hold_owner_ = owner;
-    hold_until_ns_ = now_ns + limits_.announce_hold_ns;
+void Scheduler::announce(Announcement& announcement, Task& task, uint64_t now_ns) {
+    if (policy_.checks() != Checks::none && announcements_.add(announcement, now_ns)) {
+        const TaskModel& model = task.models.front();
+        device_.expect(model.contexts.empty() ? nullptr : model.contexts.front().get(), announcement.until_ns);
+    }
 }
 
-uint64_t Scheduler::end_announcement(const void* owner, uint64_t now_ns) {
-    if (hold_until_ns_ == 0 || hold_owner_ != owner) {
-        return 0;
+void Scheduler::end_announcement(Announcement& announcement, uint64_t now_ns) {
+    if (announcements_.remove(announcement, now_ns) && announcements_.empty()) {
+        device_.expect(nullptr, 0);
     }
-    const uint64_t left_ns = hold_until_ns_ > now_ns ? hold_until_ns_ - now_ns : 0;
-    hold_until_ns_ = 0;
-    return left_ns;
 }
 
 // ---------------------------------------------------------------- a turn
@@ -70,8 +70,8 @@ bool Scheduler::progress(uint64_t now_ns) {
 }
 
 void Scheduler::dispatch(uint64_t now_ns) {
-    if (hold_until_ns_ != 0 && now_ns >= hold_until_ns_) {
-        hold_until_ns_ = 0;
+    if (announcements_.expire(now_ns) && announcements_.empty()) {
+        device_.expect(nullptr, 0);
     }
     real_time_.expire(now_ns);
     best_effort_.expire(now_ns);
@@ -117,8 +117,7 @@ void Scheduler::launch_real_time(uint64_t now_ns) {
 }
 
 uint64_t Scheduler::next_timer_ns() const {
-    const uint64_t next = hold_until_ns_ != 0 ? hold_until_ns_ : UINT64_MAX;
-    return std::min({next, real_time_.next_deadline_ns(), best_effort_.next_deadline_ns()});
+    return std::min({announcements_.next_ns(), real_time_.next_deadline_ns(), best_effort_.next_deadline_ns()});
 }
 
 }  // namespace reef

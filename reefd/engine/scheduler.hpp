@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 
+#include "announcements.hpp"
 #include "best_effort.hpp"
 #include "completions.hpp"
 #include "device.hpp"
@@ -26,10 +27,10 @@ public:
     int32_t cancel(Request& request, int32_t status, uint64_t now_ns);
     // Ends a request of a session that is going away: now, or with `status` when the device lets go of it.
     void end(Request& request, int32_t status, uint64_t now_ns);
-    // Real-time work of `owner` (any pointer that tells sessions apart) follows soon.
-    void announce(const void* owner, uint64_t now_ns);
-    // It came, or was announced again. Returns how much of the announcement's time was not used.
-    uint64_t end_announcement(const void* owner, uint64_t now_ns);
+    // A request of this task follows soon.
+    void announce(Announcement& announcement, Task& task, uint64_t now_ns);
+    // It came, or was announced again, or will not come.
+    void end_announcement(Announcement& announcement, uint64_t now_ns);
 
     // Reads retirements and completes what is done. True when something was.
     bool progress(uint64_t now_ns);
@@ -41,7 +42,7 @@ public:
     void preempt() { best_effort_.confine(0); }
 
     bool real_time_queued() const { return !real_time_.empty(); }
-    bool real_time_pending() const { return real_time_queued() || hold_until_ns_ != 0; }  // or announced
+    bool real_time_pending() const { return real_time_queued() || !announcements_.empty(); }
     bool real_time_running() const { return real_time_.running(); }
     bool best_effort_in_flight() const { return best_effort_.in_flight(); }
     bool in_flight() const { return best_effort_.in_flight() || real_time_.in_flight(); }
@@ -67,8 +68,7 @@ private:
     RealTime real_time_;
     BestEffort best_effort_;
 
-    uint64_t hold_until_ns_ = 0;
-    const void* hold_owner_ = nullptr;
+    Announcements announcements_;
 
     // Preemption latency: from the request that caused it to the last stale window's retirement.
     Task* vacating_for_ = nullptr;

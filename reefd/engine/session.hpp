@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "announcements.hpp"
 #include "region.hpp"
 #include "request.hpp"
 #include "task.hpp"
@@ -123,8 +124,7 @@ struct Session {
     uint32_t idle_rings = 0;
 
     uint32_t announced = 0;
-    uint64_t announce_tokens_ns = 0;
-    uint64_t announce_refill_ns = 0;
+    Announcement announcement;
 
     std::atomic<uint32_t> faulted{0};
     bool fault_seen = false;

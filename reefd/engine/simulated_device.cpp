@@ -78,6 +78,12 @@ void SimulatedDevice::record(TraceRecord::What what, QueueId queue, const Window
     trace_.push_back({now_ns_, what, queue, of(window.context).model->facts().name, a, b});
 }
 
+void SimulatedDevice::expect(Context* context, uint64_t until_ns) {
+    const uint64_t us = until_ns > now_ns_ ? (until_ns - now_ns_) / 1000 : 0;
+    trace_.push_back({now_ns_, TraceRecord::What::expect, kRealTimeQueue,
+                      context ? of(context).model->facts().name : "", 0, static_cast<uint32_t>(us)});
+}
+
 bool SimulatedDevice::stale(const Queue& queue, const Window& window) const {
     return window.preemptible && window.epoch != queue.epoch;
 }

@@ -18,13 +18,13 @@
 namespace reef {
 
 struct TraceRecord {
-    enum class What : uint8_t { launch, block, abandon, retire };
+    enum class What : uint8_t { launch, block, abandon, retire, expect };
     uint64_t time_ns;
     What what;
     QueueId queue;
     std::string model;
-    uint32_t kernel;  // launch, retire: the window's first
-    uint32_t block;   // launch, retire: the window's last
+    uint32_t kernel;  // launch, retire: the window's first; expect: 0
+    uint32_t block;   // launch, retire: the window's last; expect: for how long, in microseconds
 };
 
 class SimulatedDevice final : public Device {
@@ -44,6 +44,7 @@ public:
     int event_fd() const override { return -1; }
     bool arm() override { return true; }
     uint64_t now_ns() const override { return now_ns_; }
+    void expect(Context* context, uint64_t until_ns) override;
 
     // When the next block ends or leaves; UINT64_MAX: nothing runs.
     uint64_t next_event_ns() const;

@@ -217,6 +217,9 @@ def test_14_announced_work_finds_the_device_empty(sim):
     assert sim.times(done) == (400, 400, 450)
     (done,) = be.take()
     assert sim.times(done)[2] == 450 + 4900
+    # The device is told what comes, and when it is there.
+    assert [(time, us) for time, _, _, us in sim.events("expect", "rt")] == [(110, 5000)]
+    assert [(time, us) for time, _, _, us in sim.events("expect", "")] == [(400, 0)]
 
 
 def test_15_an_announcement_expires_and_is_budgeted(sim):
@@ -295,3 +298,67 @@ def test_20_preemption_latency_is_recorded(sim):
     sim.until(2000)
     preemption = sim.counters(task)["preemption"]
     assert (preemption["count"], preemption["max_ns"]) == (1, 10_000)
+
+
+def test_21_an_announcement_without_a_request_ends_at_its_bound(sim):
+    be = sim.client("be", "be", *[(4, 100, 20)] * 100)
+    rt = sim.client("rt", "rt", (4, 50, 0))
+    be.submit(0)
+    sim.until(110)
+    rt.announce()
+    sim.until(30_000)
+    (done,) = be.take()
+    # 20 us of a block are lost, the device is empty from 120 on, and 5 ms after the announcement all goes on.
+    assert sim.events("abandon", "be")[0][0] == 120
+    assert not [time for time, *_ in sim.events("launch", "be") if 110 <= time < 5110]
+    assert sim.times(done)[2] == 5110 + 9_900
+    assert [(time, us) for time, _, _, us in sim.events("expect")] == [(110, 5000), (5110, 0)]
+
+
+def test_22_announcements_of_several_sessions_hold_until_the_last_one(sim):
+    be = sim.client("be", "be", *[(4, 100, 20)] * 200)
+    model = sim.model("rt", (4, 50, 0))
+    first, second = (sim.session(sim.task(name, "rt", model)) for name in ("first", "second"))
+    be.submit(0)
+    sim.until(110)
+    first.announce()
+    sim.until(200)
+    second.announce()
+    sim.until(1000)
+    second.submit(0)  # it was the later one; the first is still to come
+    sim.until(2000)
+    first.submit(0)
+    sim.until(40_000)
+    assert [sim.times(done) for done in second.take()] == [(1000, 1000, 1050)]
+    assert [sim.times(done) for done in first.take()] == [(2000, 2000, 2050)]
+    assert not [time for time, *_ in sim.events("launch", "be") if 110 <= time < 2050]
+    assert sim.times(be.take()[0])[2] == 2050 + 19_900
+
+
+def test_23_a_session_that_leaves_takes_its_announcement_with_it(sim):
+    be = sim.client("be", "be", *[(4, 100, 20)] * 100)
+    rt = sim.client("rt", "rt", (4, 50, 0))
+    be.submit(0)
+    sim.until(110)
+    rt.announce()
+    sim.until(200)
+    sim.engine.detach(session_id=2, code=0)
+    sim.until(30_000)
+    assert sim.times(be.take()[0])[2] == 200 + 9_900
+
+
+def test_24_a_flood_of_announcements_leaves_half_of_the_time(sim):
+    """Twenty sessions, each within its own share, that announce all the time and never submit."""
+    be = sim.client("be", "be", *[(4, 100, 20)] * 4000)
+    model = sim.model("rt", (4, 50, 0))
+    sessions = [sim.session(sim.task(f"rt{i}", "rt", model)) for i in range(20)]
+    be.submit(0)
+    for i in range(2000):
+        sim.until(500 * (i + 1))
+        sessions[i % 20].announce()
+    sim.until(3_000_000)
+    (done,) = be.take()
+    assert done.status == 0
+    # 400 ms of work. The rest is held: half of the time, and at once what can be saved up, 50 ms.
+    held = sim.times(done)[2] - 400_000
+    assert (400_000 + held) / 2 < held < (400_000 + held) / 2 + 50_000
