@@ -21,11 +21,13 @@ from libreef._reef import ffi, lib
 from reefd import _engine
 from reefd.bench.report import Case, case
 
-SESSIONS = (1, 10, 100, 1000)
-ACTIVE = (1, 10, 100, 1000)
+SESSIONS = (1, 10, 100, 300, 1000)
+ACTIVE = (1, 3, 10, 30, 100, 300, 1000)
+BEST_EFFORT_TASKS = 100
 REAL_TIME_TASKS = 100
 SPAN_NS = 200_000  # simulated time of one sample
 KERNELS = 20
+WARM = 20  # spans that fill caches and take the first submissions
 
 
 class _Client:
@@ -86,13 +88,13 @@ def _model(engine: _engine.Engine, name: str, kernels: int) -> _engine.Model:
 
 
 def _measure(sessions: int, active: int, samples: int) -> np.ndarray:
-    """Nanoseconds a turn, one value for each span."""
+    """Nanoseconds of each turn."""
     engine = _engine.Engine(device="simulated", workers=4)
     work, urgent = _model(engine, "work", KERNELS), _model(engine, "urgent", 1)
     engine.start()
     tasks = [
         engine.add_task(_engine.TaskSpec(name=f"be{i}", task_class="be", models=[("work", work)], slots=1))
-        for i in range(min(sessions, 100))
+        for i in range(min(sessions, BEST_EFFORT_TASKS))
     ]
     best_effort = [_Client(engine, tasks[i % len(tasks)], 1 + i) for i in range(sessions)]
     real_time = [
@@ -103,37 +105,38 @@ def _measure(sessions: int, active: int, samples: int) -> np.ndarray:
         )
         for i in range(REAL_TIME_TASKS)
     ]
-    times = []
-    for sample in range(samples + 20):
+    turns: list[int] = []
+    for sample in range(WARM + samples):
         for client in best_effort[:active]:
             client.submit()
         real_time[sample % REAL_TIME_TASKS].submit()
-        turns, ns = engine.advance(SPAN_NS)
+        taken = engine.advance(SPAN_NS)
         engine.trace()
-        if sample >= 20:  # the first ones fill caches and take the first submissions
-            times.append(ns / turns)
+        if sample >= WARM:
+            turns += taken
     engine.stop(grace_ns=0, keep_sessions=False)
     for client in best_effort + real_time:
         client.close()
-    return np.array(times)
+    return np.array(turns)
 
 
 def measure(samples: int = 400) -> tuple[list[Case], dict[str, float], list[str]]:
-    """Cases `schedule/sessions/<n>` (10 active requests, or fewer) and `schedule/active/<n>` (1,000 sessions)."""
+    """Cases `schedule/sessions/<n>` (10 active requests, or fewer) and `schedule/active/<n>` (1,000 sessions), one turn
+    each; `... to active` in the ratios is the cost's growth between the two numbers divided by theirs, at most 1 where
+    it grows no faster."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     begin = time.monotonic()
-    by_sessions = {n: _measure(n, min(n, 10), samples) for n in SESSIONS}
-    by_active = {n: _measure(max(SESSIONS), n, samples) for n in ACTIVE}
-    cases = [case(f"schedule/sessions/{n}", times) for n, times in by_sessions.items()]
-    cases += [case(f"schedule/active/{n}", times) for n, times in by_active.items()]
-    median = {n: float(np.median(times)) for n, times in by_active.items()}
-    ratios = {
-        "sessions_1000_to_10": float(np.median(by_sessions[1000]) / np.median(by_sessions[10])),
-        **{f"active_{b}_to_{a}": median[b] / median[a] for a, b in pairwise(ACTIVE)},
-    }
+    cases = [case(f"schedule/sessions/{n}", _measure(n, min(n, 10), samples)) for n in SESSIONS]
+    by_active = {n: case(f"schedule/active/{n}", _measure(max(SESSIONS), n, samples)) for n in ACTIVE}
+    by_sessions = dict(zip(SESSIONS, cases, strict=True))
+    ratios = {"sessions 1000 to 10, p50": by_sessions[1000].p50_us / by_sessions[10].p50_us}
+    for a, b in pairwise(ACTIVE):
+        for word in ("p50_us", "p99_us"):
+            growth = getattr(by_active[b], word) / getattr(by_active[a], word)
+            ratios[f"growth to active, {a} to {b}, {word[:3]}"] = round(growth / (b / a), 3)
     notes = [
-        f"{REAL_TIME_TASKS} real-time tasks beside; times are of one turn, averaged over {SPAN_NS // 1000} us of "
-        f"simulated time; measured in {time.monotonic() - begin:.0f} s"
+        f"{REAL_TIME_TASKS} real-time tasks beside, one of which submits in each of {samples} spans of "
+        f"{SPAN_NS // 1000} us of simulated time; measured in {time.monotonic() - begin:.0f} s"
     ]
-    return cases, ratios, notes
+    return [*cases, *by_active.values()], ratios, notes

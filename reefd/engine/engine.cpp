@@ -328,24 +328,21 @@ SimulatedDevice& Engine::simulation() const {
     return *simulated_;
 }
 
-TurnCost Engine::advance(uint64_t ns) {
+std::vector<uint64_t> Engine::advance(uint64_t ns) {
     std::lock_guard lock(mutex_);
     SimulatedDevice& device = simulation();
     require_running();
     const uint64_t target = device.now_ns() + ns;
-    const uint64_t turns_before = loop_->counters().turns;
-    TurnCost cost{};
+    std::vector<uint64_t> turns;
     for (;;) {
         loop_->collect_doorbells();
-        const uint64_t begin_ns = monotonic_ns();
-        do {
-            while (loop_->turn()) {
-            }
-        } while (!loop_->ready_to_sleep());
-        cost.ns += monotonic_ns() - begin_ns;
+        for (bool asleep = false; !asleep;) {
+            const uint64_t begin_ns = monotonic_ns();
+            asleep = !loop_->turn() && loop_->ready_to_sleep();
+            turns.push_back(monotonic_ns() - begin_ns);
+        }
         if (device.now_ns() >= target) {
-            cost.turns = loop_->counters().turns - turns_before;
-            return cost;
+            return turns;
         }
         const uint64_t next = std::min({device.next_event_ns(), loop_->next_timer_ns(), target});
         device.advance_to(std::max(next, device.now_ns() + 1));

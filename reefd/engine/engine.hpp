@@ -70,11 +70,6 @@ struct Snapshot {
     std::vector<SessionSnapshot> sessions;
 };
 
-struct TurnCost {
-    uint64_t turns;
-    uint64_t ns;
-};
-
 class Engine {
 public:
     explicit Engine(const EngineOptions& options);
@@ -106,9 +101,8 @@ public:
     uint64_t turns() const { return sync::load_relaxed(loop_->counters().turns); }  // waits for nothing
 
     // The simulated device only: this thread takes the engine's turns while `ns` of its time pass.
-    // Returns how many turns that took, and how much real time they took, the device's part left out as far as it is not
-    // within them.
-    TurnCost advance(uint64_t ns);
+    // Returns how much real time each turn took, the device's part left out as far as it is not within them.
+    std::vector<uint64_t> advance(uint64_t ns);
     std::vector<TraceRecord> take_trace();
 
 private:
