@@ -6,7 +6,6 @@ python -m reefd.bench.clients TASK INFLIGHT    the load: keeps so many requests 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from libreef import Client
 from libreef.tensor import Tensors
 from reefd.bench import child
 from reefd.bench.daemon import BenchError
+
+if TYPE_CHECKING:
+    from reefd.bench.control import Control
 
 FIFO_PRIORITY = 10  # of a real-time client: that of the workers, below the engine
 JITTER = 0.2  # of a period: requests meet the load at every phase
@@ -65,25 +68,6 @@ class Times:
     def add(self, other: Times) -> None:
         for part in fields(Times):
             getattr(self, part.name).extend(getattr(other, part.name))
-
-
-class Control:
-    """A computation of about as long as a request, in the client's own thread: what the machine, and a load beside, do
-    to any real-time program."""
-
-    _SECONDS = 0.003
-    _PROBES = 20
-
-    def __init__(self) -> None:
-        self._data = bytes(1 << 20)
-        once = min(self.run() for _ in range(self._PROBES))
-        self._data = bytes(round((1 << 20) * 1e9 * self._SECONDS / once))
-
-    def run(self) -> int:
-        """How long it took, in nanoseconds."""
-        before = time.monotonic_ns()
-        hashlib.sha256(self._data).digest()
-        return time.monotonic_ns() - before
 
 
 class RealTime:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from libreef import Client
-from reefd.bench.beside import BE_TASK, MANIFESTS, RT_TASK
-from reefd.bench.clients import Control, Load, RealTime, Times, real_time_class
+from reefd.bench.beside import BE_TASK, MANIFESTS, MODEL, RT_TASK
+from reefd.bench.clients import Load, RealTime, Times, real_time_class
+from reefd.bench.control import Control
 from reefd.bench.daemon import PrivateDaemon
 from reefd.bench.report import Case, case
 from reefd.bench.samples import Samples, Side
@@ -67,7 +68,7 @@ def measure_added(policies: Sequence[str], requests: int, resources: Path, sampl
     with ExitStack() as stack:
         daemons = [_Daemon(policy, resources, stack) for policy in policies]
         stack.enter_context(real_time_class())
-        control = Control()
+        control = Control(resources / MODEL)
         with OtherLoad(*(pid for daemon in daemons for pid in daemon.pids)) as others:
             for _ in range(windows):
                 for daemon in daemons:

@@ -362,3 +362,26 @@ def test_24_a_flood_of_announcements_leaves_half_of_the_time(sim):
     # 400 ms of work. The rest is held: half of the time, and at once what can be saved up, 50 ms.
     held = sim.times(done)[2] - 400_000
     assert (400_000 + held) / 2 < held < (400_000 + held) / 2 + 50_000
+
+
+@pytest.mark.parametrize("policy", ["reef", "reset"])
+def test_25_best_effort_keeps_the_half_that_real_time_leaves(policy):
+    """Real-time work on the whole device for 990 us of every 2 ms; best-effort blocks of 40 us, as networks have them."""
+    sim = Simulation(policy=policy)
+    be = sim.client("be", "be", *[(10, 40, 8)] * 60, slots=4)
+    rt = sim.client("rt", "rt", (4, 990, 0))
+    for slot in range(4):
+        be.submit(slot)
+    periods = 100
+    for period in range(periods):
+        sim.until(2000 * period + 1007)  # never in step with the blocks
+        rt.submit(0)
+        sim.until(2000 * (period + 1) + 7)
+        assert [done.status for done in rt.take()] == [0]
+        for done in be.take():
+            be.submit(done.slot)
+    useful = 40 * len([time for time, *_ in sim.events("block", "be") if time <= 2000 * periods])
+    sim.engine.stop(grace_ns=0, keep_sessions=False)
+    # Lost: a block of each unit for each preemption, on average half of one, and what the last blocks of kernels leave
+    # idle, which is 2 of 12 places for 10 blocks on 4 units where a request runs alone.
+    assert useful / (4 * 1010 * periods) > 0.98
