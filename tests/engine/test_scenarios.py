@@ -366,7 +366,7 @@ def test_24_a_flood_of_announcements_leaves_half_of_the_time(sim):
 
 @pytest.mark.parametrize("policy", ["reef", "reset"])
 def test_25_best_effort_keeps_the_half_that_real_time_leaves(policy):
-    """Real-time work on the whole device for 990 us of every 2 ms; best-effort blocks of 40 us, as networks have them."""
+    """Real-time work on the whole device for 990 us of every 2 ms; blocks of 40 us, as networks have them."""
     sim = Simulation(policy=policy)
     be = sim.client("be", "be", *[(10, 40, 8)] * 60, slots=4)
     rt = sim.client("rt", "rt", (4, 990, 0))
