@@ -147,7 +147,7 @@ def _info(name: str, dtype: np.dtype, shape: Sequence[int]) -> onnx.ValueInfoPro
 @st.composite
 def chains(draw: Draw) -> Chain:
     """A graph of 1 to 8 steps on a picture, a sequence of vectors, or a matrix, beside integers and booleans."""
-    from . import steps  # the operators, which import this module
+    from . import steps, steps_moving  # noqa: F401 (the operators, which import this module)
 
     chain = Chain(draw)
     side = st.integers(1, 13)

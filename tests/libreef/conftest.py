@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from libreef import Client
 from tests import ROOT
 
 from .installed import WARNINGS, Installed, sh
@@ -63,3 +64,33 @@ def compile_c(installed: Installed, tmp_path_factory: pytest.TempPathFactory) ->
         return made[key]
 
     return compile_one
+
+
+@pytest.fixture(params=[0.0, 0.001], ids=["wait", "spin"])
+def connect(request: pytest.FixtureRequest, peer: Peer) -> Iterator[Callable[..., Client]]:
+    """Opens clients of a peer with these options, in both ways of waiting."""
+    clients: list[Client] = []
+
+    def connect_to(*options: str, **settings: object) -> Client:
+        peer.start(*options, *(["--spin"] if request.param else []))
+        clients.append(Client("test", socket=peer.socket, spin=request.param, **settings))  # type: ignore[arg-type]
+        return clients[-1]
+
+    yield connect_to
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def waiting(peer: Peer) -> Iterator[Callable[..., Client]]:
+    """The same without spinning, where that could make no difference."""
+    clients: list[Client] = []
+
+    def connect_to(*options: str, **settings: object) -> Client:
+        peer.start(*options)
+        clients.append(Client("test", socket=peer.socket, **settings))  # type: ignore[arg-type]
+        return clients[-1]
+
+    yield connect_to
+    for client in clients:
+        client.close()

@@ -506,9 +506,10 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         parse(argv[i]);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (!option.socket || !option.dir || strlen(option.socket) >= sizeof address.sun_path)
+    if (!option.socket || !option.dir || strlen(option.socket) + 1 >= sizeof address.sun_path)
         fail("--socket and --dir are needed");
-    strcpy(address.sun_path, option.socket);
+    // Whoever sees the name can connect: it is put in place when somebody listens.
+    sprintf(address.sun_path, "%s~", option.socket);
 
     sigset_t signals;
     sigemptyset(&signals);
@@ -533,9 +534,10 @@ int main(int argc, char **argv) {
         sessions[i].socket = -1;
     adopt();
 
-    unlink(option.socket);
+    unlink(address.sun_path);
     int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 16))
+    if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 16) ||
+        rename(address.sun_path, option.socket))
         fail(option.socket);
     if (option.ready && write((int)option.ready, &(uint64_t){1}, 8) != 8)
         fail("ready");
