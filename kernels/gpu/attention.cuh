@@ -83,6 +83,5 @@ template <class K> struct Attention {
 #pragma unroll
             for (int e = 0; e < own; e++) from_float(out[e] * scale, y[lane + e * K::LANES]);
         }
-        gate.finish();
     }
 };

@@ -118,6 +118,5 @@ template <class K> struct Depthwise {
             else
                 from_float(result[0], *to);
         }
-        gate.finish();
     }
 };

@@ -117,7 +117,6 @@ template <class K> struct Unary {
             }
             write_elements(value[i], (typename K::Out*)args.p[3] + (i64)(item / across) * K::Y_PITCH + channel);
         }
-        gate.finish();
     }
 };
 
@@ -155,7 +154,6 @@ template <class K> struct Binary {
             Item item = Item::of<K, wide>(index);
             write_elements(y, (typename K::Out*)args.p[2] + item.rest * K::D3 + item.i3);
         }
-        gate.finish();
     }
 };
 
@@ -175,7 +173,6 @@ template <class K> struct Where {
                          : convert<C>(((const typename K::B*)args.p[2])[item.at(K::B0, K::B1, K::B2, K::B3)]);
         if (fits_at_once<K> && gate.stop()) return;
         if (index < items) ((typename K::Out*)args.p[3])[index] = convert<typename K::Out>(value);
-        gate.finish();
     }
 };
 
@@ -190,6 +187,5 @@ template <class K> struct Cast {
         typename K::In value = ((const typename K::In*)args.p[0])[index < K::COUNT ? index : 0];
         if (fits_at_once<K> && gate.stop()) return;
         if (index < K::COUNT) ((typename K::Out*)args.p[1])[index] = convert<typename K::Out>(value);
-        gate.finish();
     }
 };

@@ -42,7 +42,6 @@ template <class K> struct Gather {
             else
                 *to = value;
         }
-        gate.finish();
     }
 };
 
@@ -70,7 +69,6 @@ template <class K> struct GatherElements {
         }
         if (fits_at_once<K> && gate.stop()) return;
         if (item < items) ((Out*)args.p[2])[item] = value;
-        gate.finish();
     }
 };
 
@@ -100,7 +98,6 @@ template <class K> struct GatherNd {
         }
         if (fits_at_once<K> && gate.stop()) return;
         if (item < items) ((Out*)args.p[2])[item] = value;
-        gate.finish();
     }
 };
 
@@ -119,6 +116,5 @@ template <class K> struct OneHot {
             bool named = (index < 0 ? index + K::DEPTH : index) == (double)(item / K::INNER % K::DEPTH);
             ((Out*)args.p[2])[item] = convert<Out>(((const typename K::In*)args.p[1])[named ? 1 : 0]);
         }
-        gate.finish();
     }
 };

@@ -74,6 +74,5 @@ template <class K> struct Gemv {
             if constexpr (K::BIAS) value += ((const float*)args.p[2])[at];
             from_float(activate<K::ACTIVATION>(value, K::ALPHA, K::BETA), ((typename K::Out*)args.p[5])[m * K::O + at]);
         }
-        gate.finish();
     }
 };

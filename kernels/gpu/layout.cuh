@@ -85,6 +85,5 @@ template <class K> struct Copy {
             else
                 y[to] = value[i];
         }
-        gate.finish();
     }
 };

@@ -71,6 +71,5 @@ template <class K> struct Pool {
             else
                 *(Chunk*)to = pack(total, T{});
         }
-        gate.finish();
     }
 };

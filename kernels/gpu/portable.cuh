@@ -11,7 +11,8 @@
 //   to_float, to_half, dot2                       halves are raw bits (Half); arithmetic is in float
 //   load_chunk                                    16 bytes from memory, zeros when not valid
 //   copy_async, copies_commit, copies_wait<N>     the same from global to shared memory, without waiting
-//   load_relaxed, set_bits, publish               words that other blocks or the host see
+//   load_relaxed, store_relaxed, lower, publish   words that other blocks or the host see
+//   load_words                                    16 bytes that an earlier launch wrote
 //   dependency_wait, dependency_launch            programmatic dependent launch; nothing where it does not exist
 //   cluster_rank, cluster_barrier, cluster_load   blocks of one cluster, and each other's shared memory
 //   exp2_fast, log2_fast, reciprocal, root        one instruction, about one unit in the last place

@@ -58,7 +58,6 @@ template <class K> struct Softmax {
                 float value = as_float(x[(i64)i * K::INNER]) - top;
                 from_float(K::LOGARITHM ? value - sum : exponential(value) * scale, y[(i64)i * K::INNER]);
             }
-        gate.finish();
     }
 };
 
@@ -92,6 +91,5 @@ template <class K> struct LayerNorm {
                 if constexpr (K::SHIFT) value += ((const float*)args.p[2])[i];
                 from_float(value, ((T*)args.p[3])[start + i]);
             }
-        gate.finish();
     }
 };

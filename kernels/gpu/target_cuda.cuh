@@ -55,13 +55,23 @@ REEF_DEVICE u32 load_relaxed(const u32* word) {
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
     return value;
 }
-REEF_DEVICE void set_bits(u32* word, u32 bits) {
-    asm volatile("red.relaxed.gpu.global.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
+REEF_DEVICE void store_relaxed(u32* word, u32 value) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+REEF_DEVICE void lower(u32* word, u32 value) {
+    asm volatile("red.relaxed.gpu.global.min.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+REEF_DEVICE Chunk load_words(const u32* words) {
+    Chunk chunk;
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(chunk.word[0]), "=r"(chunk.word[1]), "=r"(chunk.word[2]), "=r"(chunk.word[3])
+                 : "l"(words)
+                 : "memory");
+    return chunk;
 }
 REEF_DEVICE void publish(u32* word, u32 value) {
     asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
-
 REEF_DEVICE void publish_release(u32* word, u32 value) {
     asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }

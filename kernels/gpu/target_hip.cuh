@@ -46,9 +46,13 @@ template <int Pending> REEF_DEVICE void copies_wait() {}
 REEF_DEVICE u32 load_relaxed(const u32* word) {
     return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
-REEF_DEVICE void set_bits(u32* word, u32 bits) {
-    __hip_atomic_fetch_or(word, bits, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+REEF_DEVICE void store_relaxed(u32* word, u32 value) {
+    __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
+REEF_DEVICE void lower(u32* word, u32 value) {
+    __hip_atomic_fetch_min(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+}
+REEF_DEVICE Chunk load_words(const u32* words) { return load_chunk(words, true); }
 REEF_DEVICE void publish(u32* word, u32 value) {
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }

@@ -39,7 +39,13 @@ REEF_DEVICE void copies_commit() { reef_host::commit_copies(); }
 template <int Pending> REEF_DEVICE void copies_wait() { reef_host::land_copies(Pending); }
 
 REEF_DEVICE u32 load_relaxed(const u32* word) { return reef_host::load_word(word); }
-REEF_DEVICE void set_bits(u32* word, u32 bits) { __atomic_fetch_or(word, bits, __ATOMIC_RELAXED); }
+REEF_DEVICE void store_relaxed(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+REEF_DEVICE void lower(u32* word, u32 value) {
+    u32 before = __atomic_load_n(word, __ATOMIC_RELAXED);
+    while (value < before && !__atomic_compare_exchange_n(word, &before, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+REEF_DEVICE Chunk load_words(const u32* words) { return load_chunk(words, true); }
 REEF_DEVICE void publish(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
 REEF_DEVICE void publish_release(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 

@@ -20,6 +20,5 @@ template <class K> struct Transfer {
 #pragma unroll
         for (int i = 0; i < K::EACH; i++)
             if (first + i * K::THREADS < K::CHUNKS) to[first + i * K::THREADS] = chunk[i];
-        gate.finish();
     }
 };

@@ -20,8 +20,8 @@ struct GpuContext::Layout {
     explicit Layout(const GpuModel& model)
         : inputs(aligned(model.facts().arena_bytes)), outputs(inputs + aligned(model.facts().input_bytes)),
           workspace(outputs + aligned(model.facts().output_bytes)), words(workspace + aligned(model.workspace_bytes)),
-          bits(words + 2 * kWord), end(bits + aligned(model.record_bytes)) {}
-    size_t inputs, outputs, workspace, words, bits, end;
+          left(words + 2 * kWord), end(left + aligned(model.record_bytes)) {}
+    size_t inputs, outputs, workspace, words, left, end;
 };
 
 GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<const GpuModel> model,
@@ -38,7 +38,6 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     output_address_ = reinterpret_cast<uint64_t*>(host_.at(0));
     inputs_ = memory_.at(layout.inputs);
     progress_ = reinterpret_cast<const uint32_t*>(host_.at(kProgress));
-    bits_ = memory_.at(layout.bits);
     window_words_ = memory_.at(layout.words + kWord);
     if (driver_->write_word) {
         epoch_word_ = memory_.at(layout.words);
@@ -55,7 +54,7 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
 
     const auto count = static_cast<uint32_t>(model_->kernels.size());
     for (uint32_t k = 0; k <= count; k++)
-        places_.push_back({epoch_word_, window_words_, k < count ? bits_ + model_->kernels[k].bits_offset : nullptr,
+        places_.push_back({epoch_word_, window_words_, k < count ? memory_.at(layout.left + model_->kernels[k].left_offset) : nullptr,
                            host_.device_at(kProgress), k});
     for (uint32_t k = 0; k < count; k++) {
         GpuArgs args{};
@@ -117,15 +116,13 @@ const void* GpuContext::resolve(const GpuArgument& argument, const Layout& layou
 // ---------------------------------------------------------------- the record
 
 uint32_t GpuContext::done() const {
-    // Kernels of a graph that were done before pass again and publish less than was known.
     done_ = std::max(done_, __atomic_load_n(progress_, __ATOMIC_ACQUIRE));
     return done_;
 }
 
 void GpuContext::clear() {
     __atomic_store_n(const_cast<uint32_t*>(progress_), 0, __ATOMIC_RELAXED);
-    done_ = plain_done_ = tries_ = 0;
-    record_is_clear_ = false;
+    done_ = tries_ = reached_ = stale_epoch_ = stale_reached_ = 0;
     bound_ = false;
 }
 
@@ -153,6 +150,11 @@ bool GpuContext::shield(uint32_t kernel, uint32_t limit) {
 }
 
 int GpuContext::invalidate(DriverStream* signals) {
+    if (reached_ != 0) {
+        stale_epoch_ = epoch_;
+        stale_reached_ = reached_;
+        reached_ = 0;
+    }
     epoch_++;
     if (!host_epoch_)
         return driver_->write_word(signals, epoch_word_, epoch_);
@@ -174,9 +176,9 @@ int GpuContext::launch_range(DriverStream* stream, uint32_t first, uint32_t last
     for (uint32_t k = first; k < last && status == 0;) {
         const size_t index = k / kSegment;
         const GpuSegment* segment = index < segments_.size() ? &segments_[index] : nullptr;
-        // A graph may begin with kernels that are done, if their bits say so.
+        // A graph may begin with kernels that are done, where the window's words say so.
         const bool fits = segment && segment->last <= last &&
-                          (segment->first == k || (preemptible && k == first && segment->first >= plain_done_));
+                          (segment->first == k || (preemptible && k == first && window_.next == k));
         if (fits) {
             status = driver_->launch_graph(preemptible ? segment->preemptible : segment->plain, stream);
             k = segment->last;
@@ -192,21 +194,25 @@ int GpuContext::launch_plain(DriverStream* stream, uint32_t first, uint32_t last
     return launch_range(stream, first, last, false);
 }
 
+// The first window of a request, or of an epoch, says where its kernels go on; those behind it are further on anyway.
 int GpuContext::launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded) {
-    int status = 0;
-    if (!record_is_clear_) {
-        status = driver_->fill(bits_, 0, model_->record_bytes, stream);
-        record_is_clear_ = true;
-    }
-    const uint64_t value = uint64_t{shielded} << 32 | epoch_;
-    if (status == 0 && value != window_value_) {
-        GpuArgs args{{window_words_, reinterpret_cast<const void*>(value)}};
-        GpuPlace place{};
-        void* arguments[] = {&args, &place};
-        status = driver_->launch(model_->window_begin, 1, 1, 0, stream, arguments, false);
-        window_value_ = value;
-    }
+    GpuWindow window = window_;
+    window.shielded = shielded;
+    if (reached_ == 0)
+        window = {epoch_, first, first < stale_reached_ ? stale_epoch_ : 0, shielded};
+    reached_ = std::max(reached_, last);
+    const int status = window == window_ ? 0 : write_window(stream, window);
     return status == 0 ? launch_range(stream, first, last, true) : status;
+}
+
+int GpuContext::write_window(DriverStream* stream, const GpuWindow& window) {
+    window_ = window;
+    const uint64_t words[] = {uint64_t{window.next} << 32 | window.epoch,
+                              uint64_t{window.shielded} << 32 | window.left_under};
+    GpuArgs args{{window_words_, reinterpret_cast<const void*>(words[0]), reinterpret_cast<const void*>(words[1])}};
+    GpuPlace place{};
+    void* arguments[] = {&args, &place};
+    return driver_->launch(model_->window_begin, 1, 1, 0, stream, arguments, false);
 }
 
 int GpuContext::launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const {

@@ -7,7 +7,7 @@
 // moves on, and all its writes go one way, so a late write can make a window fall through that need not (it is launched
 // again), but never keep one alive.
 //
-// Device memory:  arena | inputs | outputs | workspace | epoch word, window words | block bits
+// Device memory:  arena | inputs | outputs | workspace | epoch word, window words | a word for each block
 // Host memory:    output address | progress word | epoch word where the host writes it | staged inputs | staged outputs
 #pragma once
 #include <span>
@@ -21,6 +21,15 @@ namespace reef {
 // Kernels in one graph of a best-effort request: few, because a window that begins within a graph passes those that are
 // done (1.5 us each).
 inline constexpr uint32_t kSegment = 8;
+
+// The words that say how a preemptible window's kernels take it (kernels/gpu/gate.cuh).
+struct GpuWindow {
+    uint32_t epoch = 0;
+    uint32_t next = 0;
+    uint32_t left_under = 0;
+    uint32_t shielded = 0;
+    bool operator==(const GpuWindow&) const = default;
+};
 
 // A run of kernels as a graph.
 struct GpuSegment {
@@ -48,7 +57,7 @@ public:
     // How many kernels are done, from the first.
     uint32_t done() const;
     // A window of plain kernels up to `last` has retired.
-    void finish_plain(uint32_t last) { done_ = std::max(done_, last), plain_done_ = std::max(plain_done_, last); }
+    void finish_plain(uint32_t last) { done_ = std::max(done_, last); }
     void clear();
     // Before the first window of a request: has its inputs copied, in queue order, and notes where its outputs go. Tensors
     // that the device cannot reach pass through host memory of the context. The driver's status.
@@ -60,7 +69,7 @@ public:
     int launch_whole(DriverStream* stream) const { return driver_->launch_graph(whole_, stream); }
     bool has_whole() const { return whole_ != nullptr; }
     int launch_plain(DriverStream* stream, uint32_t first, uint32_t last) const;
-    // Clears the record and writes the window's words where that is due, then kernels [first, last).
+    // Writes the window's words where they changed, then kernels [first, last).
     int launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded);
     int launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const;
     // Makes what was launched up to now invalid.
@@ -76,6 +85,7 @@ private:
     const void* resolve(const GpuArgument& argument, const Layout& layout) const;
     int launch_kernel(DriverStream* stream, uint32_t kernel, bool preemptible, bool overlap) const;
     int launch_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible) const;
+    int write_window(DriverStream* stream, const GpuWindow& window);
     void capture_segments(const GpuCapture& capture);
     DriverGraphExec* capture_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible,
                                    const GpuCapture* end) const;
@@ -90,7 +100,6 @@ private:
     DriverGraphExec* whole_ = nullptr;
     std::vector<GpuSegment> segments_;
 
-    std::byte* bits_ = nullptr;
     void* epoch_word_ = nullptr;  // as the device sees it
     uint32_t* host_epoch_ = nullptr;
     void* window_words_ = nullptr;
@@ -100,10 +109,11 @@ private:
     size_t staged_inputs_ = 0, staged_outputs_ = 0;  // offsets in host_
 
     mutable uint32_t done_ = 0;  // the most that was ever seen
-    uint32_t plain_done_ = 0;    // of those, by plain kernels: their bits are not set
     uint32_t epoch_ = 1;
-    uint64_t window_value_ = 0;  // of the window words, in queue order
-    bool record_is_clear_ = false;
+    GpuWindow window_{};         // what the window words are, in queue order
+    uint32_t reached_ = 0;       // preemptible kernels of this request launched under epoch_, up to here
+    uint32_t stale_epoch_ = 0;   // the last epoch before it under which any were launched; 0: none
+    uint32_t stale_reached_ = 0; // up to here
     bool bound_ = false;
     uint32_t tried_kernel_ = 0;
     uint32_t tries_ = 0;

@@ -73,7 +73,7 @@ GpuModel::GpuModel(std::shared_ptr<const Driver> driver, const ModelSpec& spec)
         facts_.kernels.push_back(launch.name);
         facts_.blocks.push_back(launch.blocks);
         kernels.push_back({nullptr, nullptr, launch.blocks, launch.threads, launch.shared_bytes, record_bytes});
-        record_bytes += (launch.units + 31) / 32 * sizeof(uint32_t);
+        record_bytes += launch.units * sizeof(uint32_t);
         arguments.push_back(launch.arguments);
     }
     for (const Storage& storage : spec.storages()) {

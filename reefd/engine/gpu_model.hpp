@@ -15,8 +15,8 @@ struct GpuArgs {
 };
 struct GpuPlace {
     const void* queue_epoch;
-    const void* window_epoch;
-    void* bits;
+    void* window;
+    void* left;
     void* progress;
     uint32_t kernel;
 };
@@ -27,7 +27,7 @@ struct GpuKernel {
     uint32_t blocks = 0;
     uint32_t threads = 0;
     uint32_t shared_bytes = 0;
-    uint64_t bits_offset = 0;  // bytes, in a context's record
+    uint64_t left_offset = 0;  // bytes, in a context's record
 };
 
 class GpuModel final : public DeviceModel {
@@ -41,7 +41,7 @@ public:
     std::vector<std::array<GpuArgument, 8>> arguments;  // storages resolved: memory is one of Place's below
     DriverFunction* window_begin = nullptr;
     DriverFunction* window_end = nullptr;
-    uint64_t record_bytes = 0;  // of block bits
+    uint64_t record_bytes = 0;  // a word for each unit of restoration
     uint64_t workspace_bytes = 0;
     DeviceMemory constants;
     std::vector<size_t> weight_offsets;  // of storages in `constants`, SIZE_MAX where nothing points at one

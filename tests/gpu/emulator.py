@@ -25,8 +25,8 @@ class Place(ctypes.Structure):
 
     _fields_ = (
         ("queue_epoch", ctypes.c_void_p),
-        ("window_epoch", ctypes.c_void_p),
-        ("bits", ctypes.c_void_p),
+        ("window", ctypes.c_void_p),
+        ("left", ctypes.c_void_p),
         ("progress", ctypes.c_void_p),
         ("kernel", ctypes.c_uint32),
     )
@@ -57,20 +57,27 @@ class HostKernels:
         self.entries = _load(lambda: compile_source(source, "host"), source)
         self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
         self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        self.queue_epoch, self.window_epoch, self.progress = (np.array(i, np.uint32) for i in ([1], [1, 0], [0]))
-        words = [(kernel.units + 31) // 32 for kernel in kernels]
-        self.bit_words = [sum(words[:i]) for i in range(len(words))]
-        self.bits = np.zeros(sum(words), np.uint32)
+        self.queue_epoch, self.progress = np.array([1], np.uint32), np.array([0], np.uint32)
+        self.window = np.zeros(8, np.uint32)[:5]
+        units = [kernel.units for kernel in kernels]
+        self.first_word = [sum(units[:i]) for i in range(len(units))]
+        self.left = np.zeros(sum(units), np.uint32)
 
     def place(self, index: int) -> Place:
-        bits = self.bits[self.bit_words[index] :] if index < len(self.kernels) else self.bits
-        return Place(*(a.ctypes.data for a in (self.queue_epoch, self.window_epoch, bits, self.progress)), index)
+        left = self.left[self.first_word[index] :] if index < len(self.kernels) else self.left
+        return Place(*(a.ctypes.data for a in (self.queue_epoch, self.window, left, self.progress)), index)
 
     def clear(self) -> None:
         """A new request: no block is done, the window is valid."""
-        for array in (self.bits, self.progress):
-            array[:] = 0
-        self.window_epoch[0] = self.queue_epoch[0]
+        self.progress[:] = 0
+        self.resume(0, 0)
+
+    def resume(self, first: int, left_under: int) -> None:
+        """A valid window from kernel `first` on, some of whose blocks left under an epoch."""
+        words = (ctypes.c_uint64 * 8)(
+            self.window.ctypes.data, first << 32 | int(self.queue_epoch[0]), left_under
+        )
+        self.library.reef_window_begin(words, ctypes.byref(Place()))
 
     def launch(
         self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False
@@ -96,13 +103,6 @@ class HostKernels:
         args = (ctypes.c_void_p * 8)(ctypes.addressof(count), ctypes.addressof(mark))
         self.entries.reef_window_end(args, ctypes.byref(self.place(len(self.kernels))))
         assert count.value == mark.value == 7
-
-    def kernel_done(self, index: int) -> bool:
-        words = self.bits[self.bit_words[index] : self.bit_words[index] + (self.kernels[index].units + 31) // 32]
-        return sum(int(word).bit_count() for word in words) == self.kernels[index].units
-
-    def units_done(self) -> int:
-        return sum(int(word).bit_count() for word in self.bits)
 
     def watch(self, countdown: int = 0) -> int:
         """Bumps the queue epoch at its load number `countdown` from now; returns the loads since the last call."""

@@ -20,7 +20,6 @@ template <class K> struct Probe {
             else if (gate.check())
                 return;
         }
-        gate.finish();
         ((float*)args.p[1])[mine] = x[mine] * 0.75f + x[other] * 0.5f + K::ID + (wait > 1e30f ? 1.0f : 0.0f);
         float* count = (float*)args.p[2] + mine;
         *count = K::ID == 0 ? 1.0f : *count + 1.0f;

@@ -102,9 +102,10 @@ class Device:
                 call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED_SIZE_BYTES, kernel.shared)
                 self._functions[name] = function
         if preemptible:
-            function = c_void_p()
-            call("cuModuleGetFunction", byref(function), module, b"reef_window_end")
-            self._functions["reef_window_end"] = function
+            for name in ("reef_window_begin", "reef_window_end"):
+                function = c_void_p()
+                call("cuModuleGetFunction", byref(function), module, name.encode())
+                self._functions[name] = function
 
     def knows(self, kernel: Kernel) -> bool:
         return kernel.name in self._functions

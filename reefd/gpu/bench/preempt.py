@@ -17,8 +17,8 @@ from .tune import Compiler
 class _Place(ctypes.Structure):
     _fields_ = (
         ("queue_epoch", ctypes.c_uint64),
-        ("window_epoch", ctypes.c_uint64),
-        ("bits", ctypes.c_uint64),
+        ("window", ctypes.c_uint64),
+        ("left", ctypes.c_uint64),
         ("progress", ctypes.c_uint64),
         ("kernel", ctypes.c_uint32),
     )
@@ -29,14 +29,14 @@ class _Record:
 
     def __init__(self, device: Device, launches: list[Launch]) -> None:
         self.device, self.launches = device, launches
-        words = [(kernel.units + 31) // 32 for kernel, _ in launches]
-        self.bit_words = np.cumsum([0, *words])
-        self.record_bytes = int(self.bit_words[-1]) * 4
-        self.epoch, self.record, self.window_epoch = (
+        self.first_word = np.cumsum([0, *(kernel.units for kernel, _ in launches)])
+        self.record_bytes = int(self.first_word[-1]) * 4
+        self.epoch, self.record, self.window = (
             device.allocate(256),
             device.allocate(self.record_bytes),
             device.allocate(256),
         )
+        device.fill(self.record, self.record_bytes, 0)
         self.count = device.upload(np.zeros(1, np.uint32))
         host, mapped = ctypes.c_void_p(), ctypes.c_uint64()
         call("cuMemHostAlloc", ctypes.byref(host), ctypes.c_size_t(4096), 2)
@@ -47,21 +47,28 @@ class _Record:
         call("cuStreamCreateWithPriority", ctypes.byref(signal), 1, -5)
         self.signal = signal
         self.value = 1
-        for word in (self.epoch, self.window_epoch):
-            device.upload(np.array([1, 0], np.uint32), word)
+        self.words, self.left_under = (0, 1, 0), 0
+        device.upload(np.array([1], np.uint32), self.epoch)
+        device.upload(np.array([1, 0, 0, 0, 0xFFFFFFFF], np.uint32), self.window)
 
     def place(self, index: int) -> _Place:
         return _Place(
-            self.epoch, self.window_epoch, self.record + int(self.bit_words[index]) * 4, self.progress_device, index
+            self.epoch, self.window, self.record + int(self.first_word[index]) * 4, self.progress_device, index
         )
 
     def clear(self) -> None:
-        self.device.fill(self.record, self.record_bytes, 0)
-        self.progress[0] = 0
+        """A new request, from the first kernel."""
+        self.progress[0] = self.left_under = 0
 
-    def launch(self, window: Any) -> None:
-        call("cuStreamWriteValue32_v2", self.device.stream, ctypes.c_uint64(self.window_epoch), self.value, 0)
-        self.device.replay(window)
+    def launch(self, graph: Any) -> None:
+        """The network, from where it was stopped."""
+        words = (self.progress[0], self.value, self.left_under)
+        if words != self.words:
+            packed = (ctypes.c_uint64 * 8)(self.window, words[0] << 32 | words[1], words[2])
+            self.device.launch_function("reef_window_begin", (1, 1, 0), [packed, _Place()], False)
+            self.words = words
+        self.left_under = self.value
+        self.device.replay(graph)
 
     def preempt(self) -> None:
         self.value += 1
