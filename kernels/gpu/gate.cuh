@@ -10,7 +10,7 @@
 // window left is done when the window's last kernel has ended, and window_end publishes it. (Bits set by every block that
 // finished cost 0.05 us a kernel, progress published by every kernel 0.03, clearing the bits 4 us a request.)
 //
-// A window that goes on after another went stale knows where (`next`: kernels before it are done) and under which epoch
+// A window that goes on after another went stale is told where (`next`: kernels before it are done) and under which epoch
 // blocks of kernel `next` left (`left_under`): those with that epoch in their word run, the others had finished. Blocks of
 // later kernels all run, since none can have finished; no word of the record is ever cleared.
 //

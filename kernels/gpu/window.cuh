@@ -2,18 +2,27 @@
 // The kernels of one thread that frame a window of best-effort kernels, in queue order.
 #pragma once
 
-// Before the first kernel, where they changed: the context's words, p[0]; epoch and next in p[1], left_under and shielded
-// in p[2], the former of each in the low half. What blocks left under an epoch stays known as long as the epoch is the
-// windows': a window that is stale from the start must not be taken for one that nobody left.
+// Before the first kernel, where they changed: the context's words, p[0]. In the halves of p[1]: the window's epoch, and
+// the first kernel that its host wants run; of p[2]: how far kernels of this request were launched under the epoch before
+// (0: none were; all ones: this epoch and this request as before), and the number of shielded kernels.
+//
+// Where the last epoch's windows stopped is known here, behind them in the queue, whatever their host has heard. What
+// blocks left under an epoch stays known as long as the epoch is the windows': one that is stale from the start must
+// not be taken for one that nobody left.
 REEF_WINDOW(reef_window_begin, {
     u32* window = (u32*)args.p[0];
-    const u64 first = (u64)args.p[1];
-    const u64 second = (u64)args.p[2];
-    if (window[Window::epoch] != (u32)first) window[Window::least_left] = ~0u;
-    window[Window::epoch] = (u32)first;
-    window[Window::next] = (u32)(first >> 32);
-    window[Window::left_under] = (u32)second;
-    window[Window::shielded] = (u32)(second >> 32);
+    const u32 epoch = (u32)(u64)args.p[1];
+    const u32 first = (u32)((u64)args.p[1] >> 32);
+    const u32 reached = (u32)(u64)args.p[2];
+    if (reached != ~0u) {
+        const u32 left = window[Window::least_left];
+        const u32 done = reached != 0 ? (left < reached ? left : reached) : 0;
+        window[Window::next] = done > first ? done : first;
+        window[Window::left_under] = done >= first && done < reached ? window[Window::epoch] : 0;
+    }
+    if (window[Window::epoch] != epoch) window[Window::least_left] = ~0u;
+    window[Window::epoch] = epoch;
+    window[Window::shielded] = (u32)((u64)args.p[2] >> 32);
 })
 
 // After the last: of the kernels below place.kernel those are done that come before the first one that a block left

@@ -50,6 +50,7 @@ CpuDevice::CpuDevice(const CpuOptions& options)
              .queues = static_cast<uint32_t>(queues_.size()),
              .queue_depth = kQueueDepth,
              .split_granule = 1,
+             .split_most = workers - 1,
              .can_reset = true,
              .may_spin = false,
              .real_time = real_time};

@@ -21,7 +21,7 @@
 //   never wait for a free compute unit, so real-time work on all of them does not hold up what the engine wants to reuse.
 // - A block that was taken finishes or is abandoned; it is never dropped. A finished one never runs again, because its
 //   bit is set before it counts, and it counts before its kernel can be done.
-// - kernels_done runs ahead of retirement: it says what to launch next, never what may be reused.
+// - kernels_done may run ahead of retirement: it says what to launch next, never what may be reused.
 // - While a real-time window is on the device, no compute unit begins a best-effort block, whatever its epoch: beginning
 //   one would delay the next real-time kernel by up to a block. Not so on units that the window leaves aside (its split):
 //   there blocks of best-effort windows with a split begin, and of no others. And not where DeviceOptions::exclusive is
@@ -76,6 +76,7 @@ struct DeviceInfo {
     uint32_t queues;              // including the real-time queue
     uint32_t queue_depth;         // windows that may be launched and not retired on one queue
     uint32_t split_granule;       // a split is a multiple of it; 0: windows cannot have one
+    uint32_t split_most;          // the largest split
     bool can_reset;               // blocks check the epoch while they run
     bool may_spin;                // polling its words from the engine thread takes no work from it
     bool real_time = false;       // real-time blocks run above every ordinary thread of the machine

@@ -22,6 +22,8 @@ public:
 };
 
 struct DriverStream;
+struct DriverEvent;
+struct DriverSplit;
 struct DriverModule;
 struct DriverFunction;
 struct DriverGraph;
@@ -77,6 +79,20 @@ struct Driver {
     int (*write_word)(DriverStream* stream, void* device_pointer, uint32_t value) = nullptr;
     int not_ready = 0;
 
+    // Work queued on a stream after wait_event() waits for what was queued on another before record_event().
+    int (*make_event)(DriverEvent** event) = nullptr;
+    int (*destroy_event)(DriverEvent* event) = nullptr;
+    int (*record_event)(DriverEvent* event, DriverStream* stream) = nullptr;
+    int (*wait_event)(DriverStream* stream, DriverEvent* event) = nullptr;
+
+    // ---- splits: the compute units in two parts. Kernels keep to the part of the stream that they were launched or, on
+    // CUDA, captured on; a graph of one part is launched on a stream of that part.
+    // The least number of units that can be set aside, of which every other is a multiple; 0: none can.
+    uint32_t (*split_granule)(int device, uint32_t compute_units) = nullptr;
+    int (*make_split)(DriverSplit** split, int device, uint32_t compute_units, uint32_t aside) = nullptr;
+    int (*destroy_split)(DriverSplit* split) = nullptr;  // after its streams
+    int (*make_split_stream)(DriverStream** stream, const DriverSplit* split, bool aside, int priority) = nullptr;
+
     // ---- code
     int (*load_module)(DriverModule** module, const void* code) = nullptr;
     int (*unload_module)(DriverModule* module) = nullptr;
@@ -113,6 +129,10 @@ public:
     const std::string& name() const { return name_; }
     template <class Function> void bind(Function*& entry, std::initializer_list<const char*> names) const {
         entry = reinterpret_cast<Function*>(symbol(names));
+    }
+
+    template <class Function> void bind_if(Function*& entry, const char* name) const {
+        entry = reinterpret_cast<Function*>(find(name));
     }
 
 private:

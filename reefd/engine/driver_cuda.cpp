@@ -10,6 +10,7 @@ constexpr unsigned kMappedPortable = 3;    // CU_MEMHOSTALLOC_PORTABLE | DEVICEM
 constexpr int kRelaxedCapture = 2;         // CU_STREAM_CAPTURE_MODE_RELAXED
 constexpr int kMaxDynamicSharedBytes = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kNotReady = 600;             // CUDA_ERROR_NOT_READY
+constexpr int kInvalidValue = 1;           // CUDA_ERROR_INVALID_VALUE
 
 struct LaunchAttribute {
     int id;
@@ -26,6 +27,19 @@ struct LaunchConfig {
     LaunchAttribute* attributes;
     unsigned attribute_count;
 };
+
+// Opaque but for its count; the size is part of the interface (RESOURCE_ABI_VERSION 1).
+struct alignas(8) UnitResource {
+    int type;
+    unsigned char internal[92];
+    unsigned count;
+    unsigned char more[44];
+};
+static_assert(sizeof(UnitResource) == 144);
+constexpr int kUnits = 1;               // CU_DEV_RESOURCE_TYPE_SM
+constexpr unsigned kDefaultStream = 1;  // CU_GREEN_CTX_DEFAULT_STREAM, which is required
+constexpr unsigned kNoTiming = 2;       // CU_EVENT_DISABLE_TIMING
+struct GreenContext;
 
 // Entries whose arguments differ from the table's.
 struct Entries {
@@ -44,6 +58,15 @@ struct Entries {
     int (*launch)(const LaunchConfig*, DriverFunction*, void**, void**);
     int (*begin_capture)(DriverStream*, int);
     int (*instantiate)(DriverGraphExec**, DriverGraph*, unsigned long long);
+    int (*event_create)(DriverEvent**, unsigned);
+    int (*wait_event)(DriverStream*, DriverEvent*, unsigned);
+    // Since CUDA 12.4; null before.
+    int (*units)(int, UnitResource*, int);
+    int (*split)(UnitResource*, unsigned*, const UnitResource*, UnitResource*, unsigned, unsigned);
+    int (*describe)(void**, UnitResource*, unsigned);
+    int (*green_create)(GreenContext**, void*, int, unsigned);
+    int (*green_destroy)(GreenContext*);
+    int (*green_stream)(DriverStream**, GreenContext*, unsigned, int);
     void* context = nullptr;
 };
 Entries entries;
@@ -76,6 +99,59 @@ int launch(DriverFunction* function, uint32_t blocks, uint32_t threads, uint32_t
     return entries.launch(&config, function, arguments, nullptr);
 }
 
+// Two green contexts share the primary context's memory, modules and functions.
+struct CudaSplit {
+    GreenContext* aside = nullptr;
+    GreenContext* rest = nullptr;
+};
+
+int divide(int device, uint32_t aside, UnitResource& first, UnitResource& rest) {
+    UnitResource all{};
+    unsigned groups = 1;
+    const int status = entries.units(device, &all, kUnits);
+    return status == 0 ? entries.split(&first, &groups, &all, &rest, 0, aside) : status;
+}
+
+uint32_t split_granule(int device, uint32_t compute_units) {
+    UnitResource first{}, rest{};
+    if (!entries.units || !entries.split || !entries.describe || !entries.green_create || !entries.green_destroy ||
+        !entries.green_stream || divide(device, 1, first, rest) != 0)
+        return 0;
+    return first.count + rest.count == compute_units ? first.count : 0;
+}
+
+int make_split(DriverSplit** split, int device, uint32_t compute_units, uint32_t aside) {
+    UnitResource parts[2]{};
+    if (const int status = divide(device, aside, parts[0], parts[1]))
+        return status;
+    if (parts[0].count != aside || parts[1].count != compute_units - aside)
+        return kInvalidValue;
+    auto made = std::make_unique<CudaSplit>();
+    GreenContext** contexts[] = {&made->aside, &made->rest};
+    int status = 0;
+    for (int i = 0; i < 2 && status == 0; i++) {
+        void* description = nullptr;
+        status = entries.describe(&description, &parts[i], 1);
+        if (status == 0)
+            status = entries.green_create(contexts[i], description, device, kDefaultStream);
+    }
+    *split = reinterpret_cast<DriverSplit*>(made.release());
+    return status;
+}
+
+int destroy_split(DriverSplit* split) {
+    const std::unique_ptr<CudaSplit> owned(reinterpret_cast<CudaSplit*>(split));
+    for (GreenContext* context : {owned->aside, owned->rest})
+        if (context)
+            entries.green_destroy(context);
+    return 0;
+}
+
+int make_split_stream(DriverStream** stream, const DriverSplit* split, bool aside, int priority) {
+    const auto* contexts = reinterpret_cast<const CudaSplit*>(split);
+    return entries.green_stream(stream, aside ? contexts->aside : contexts->rest, kNonBlocking, priority);
+}
+
 std::shared_ptr<const Driver> make() {
     const DriverLibrary library({"libcuda.so.1"});
     auto driver = std::make_shared<Driver>();
@@ -97,6 +173,14 @@ std::shared_ptr<const Driver> make() {
     library.bind(entries.launch, {"cuLaunchKernelEx"});
     library.bind(entries.begin_capture, {"cuStreamBeginCapture_v2"});
     library.bind(entries.instantiate, {"cuGraphInstantiateWithFlags"});
+    library.bind(entries.event_create, {"cuEventCreate"});
+    library.bind(entries.wait_event, {"cuStreamWaitEvent"});
+    library.bind_if(entries.units, "cuDeviceGetDevResource");
+    library.bind_if(entries.split, "cuDevSmResourceSplitByCount");
+    library.bind_if(entries.describe, "cuDevResourceGenerateDesc");
+    library.bind_if(entries.green_create, "cuGreenCtxCreate");
+    library.bind_if(entries.green_destroy, "cuGreenCtxDestroy");
+    library.bind_if(entries.green_stream, "cuGreenCtxStreamCreate");
 
     driver->initialize = [] { return entries.init(0); };
     library.bind(driver->version, {"cuDriverGetVersion"});
@@ -133,6 +217,15 @@ std::shared_ptr<const Driver> make() {
     driver->write_word = [](DriverStream* stream, void* pointer, uint32_t value) {
         return entries.write_value(stream, pointer, value, 0);
     };
+
+    driver->make_event = [](DriverEvent** event) { return entries.event_create(event, kNoTiming); };
+    library.bind(driver->destroy_event, {"cuEventDestroy_v2"});
+    library.bind(driver->record_event, {"cuEventRecord"});
+    driver->wait_event = [](DriverStream* stream, DriverEvent* event) { return entries.wait_event(stream, event, 0); };
+    driver->split_granule = split_granule;
+    driver->make_split = make_split;
+    driver->destroy_split = destroy_split;
+    driver->make_split_stream = make_split_stream;
 
     library.bind(driver->load_module, {"cuModuleLoadData"});
     library.bind(driver->unload_module, {"cuModuleUnload"});

@@ -2,6 +2,8 @@
 // The table over libamdhip64.so, from HIP 5 on. Registration is left out: when a client shrinks memory that is
 // registered, the kernel driver stops all queues of the process; and there is no word write in stream order that is not a
 // kernel, which would have to wait for a free compute unit: the epoch lies in memory that the host writes.
+#include <algorithm>
+
 #include "driver.hpp"
 
 namespace reef {
@@ -11,6 +13,7 @@ constexpr unsigned kNonBlocking = 1;            // hipStreamNonBlocking
 constexpr unsigned kHostCoherent = 0x40000003;  // hipHostMallocCoherent | Mapped | Portable
 constexpr int kRelaxedCapture = 2;              // hipStreamCaptureModeRelaxed
 constexpr int kNotReady = 600;                  // hipErrorNotReady
+constexpr unsigned kNoTiming = 2;               // hipEventDisableTiming
 constexpr int kInvalidValue = 1;                // hipErrorInvalidValue
 
 struct Entries {
@@ -26,8 +29,19 @@ struct Entries {
     int (*begin_capture)(DriverStream*, int);
     int (*instantiate)(DriverGraphExec**, DriverGraph*, unsigned long long);
     int (*set_device)(int);
+    int (*event_create)(DriverEvent**, unsigned);
+    int (*wait_event)(DriverStream*, DriverEvent*, unsigned);
+    int (*masked_stream)(DriverStream**, uint32_t, const uint32_t*);
 };
 Entries entries;
+
+// Bits of a mask go round the shader engines, so a part is even over them if it is a multiple of their number. Each
+// masked stream takes a hardware queue of its own: few splits are offered.
+constexpr uint32_t kShaderEngines = 4;
+
+struct HipSplit {
+    std::vector<uint32_t> aside, rest;
+};
 
 int open_device(int ordinal, int* device) {
     const int status = entries.device_get(device, ordinal);
@@ -62,6 +76,34 @@ int launch(DriverFunction* function, uint32_t blocks, uint32_t threads, uint32_t
     return entries.launch(function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, arguments, nullptr);
 }
 
+uint32_t split_granule(int, uint32_t compute_units) {
+    if (!entries.masked_stream || compute_units < 2 * kShaderEngines)
+        return 0;
+    return std::max(1u, compute_units / 5 / kShaderEngines) * kShaderEngines;
+}
+
+int make_split(DriverSplit** split, int, uint32_t compute_units, uint32_t aside) {
+    auto made = std::make_unique<HipSplit>();
+    made->aside.resize((compute_units + 31) / 32);
+    made->rest.resize(made->aside.size());
+    for (uint32_t unit = 0; unit < compute_units; unit++)
+        (unit < compute_units - aside ? made->rest : made->aside)[unit / 32] |= 1u << unit % 32;
+    *split = reinterpret_cast<DriverSplit*>(made.release());
+    return 0;
+}
+
+int destroy_split(DriverSplit* split) {
+    delete reinterpret_cast<HipSplit*>(split);
+    return 0;
+}
+
+// Masked streams have one priority; the masks keep them apart.
+int make_split_stream(DriverStream** stream, const DriverSplit* split, bool aside, int) {
+    const auto* masks = reinterpret_cast<const HipSplit*>(split);
+    const std::vector<uint32_t>& mask = aside ? masks->aside : masks->rest;
+    return entries.masked_stream(stream, static_cast<uint32_t>(mask.size()), mask.data());
+}
+
 std::shared_ptr<const Driver> make() {
     const DriverLibrary library({"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"});
     auto driver = std::make_shared<Driver>();
@@ -79,6 +121,9 @@ std::shared_ptr<const Driver> make() {
     library.bind(entries.launch, {"hipModuleLaunchKernel"});
     library.bind(entries.begin_capture, {"hipStreamBeginCapture"});
     library.bind(entries.instantiate, {"hipGraphInstantiateWithFlags"});
+    library.bind(entries.event_create, {"hipEventCreateWithFlags"});
+    library.bind(entries.wait_event, {"hipStreamWaitEvent"});
+    library.bind_if(entries.masked_stream, "hipExtStreamCreateWithCUMask");
 
     driver->initialize = [] { return entries.init(0); };
     library.bind(driver->version, {"hipDriverGetVersion"});
@@ -108,6 +153,15 @@ std::shared_ptr<const Driver> make() {
     library.bind(driver->destroy_stream, {"hipStreamDestroy"});
     library.bind(driver->query, {"hipStreamQuery"});
     library.bind(driver->synchronize, {"hipStreamSynchronize"});
+
+    driver->make_event = [](DriverEvent** event) { return entries.event_create(event, kNoTiming); };
+    library.bind(driver->destroy_event, {"hipEventDestroy"});
+    library.bind(driver->record_event, {"hipEventRecord"});
+    driver->wait_event = [](DriverStream* stream, DriverEvent* event) { return entries.wait_event(stream, event, 0); };
+    driver->split_granule = split_granule;
+    driver->make_split = make_split;
+    driver->destroy_split = destroy_split;
+    driver->make_split_stream = make_split_stream;
 
     library.bind(driver->load_module, {"hipModuleLoadData"});
     library.bind(driver->unload_module, {"hipModuleUnload"});

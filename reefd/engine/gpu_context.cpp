@@ -46,9 +46,9 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
         host_epoch_ = reinterpret_cast<uint32_t*>(host_.at(kHostEpoch));
         *host_epoch_ = epoch_;
     }
-    driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort),
+    driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort[0]),
                    "filling");
-    driver_->check(driver_->synchronize(capture.best_effort), "filling");
+    driver_->check(driver_->synchronize(capture.best_effort[0]), "filling");
     if (!host_epoch_)
         driver_->check(driver_->upload(epoch_word_, &epoch_, sizeof epoch_), "writing an epoch");
 
@@ -64,7 +64,8 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     }
     try {
         if (use != ContextUse::best_effort)
-            whole_ = capture_range(capture.real_time, 0, count, false, &capture);
+            for (DriverStream* stream : capture.real_time)
+                whole_.push_back(capture_range(stream, 0, count, false, &capture));
         if (use != ContextUse::real_time)
             capture_segments(capture);
     } catch (...) {
@@ -76,12 +77,14 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
 GpuContext::~GpuContext() { release_graphs(); }
 
 void GpuContext::release_graphs() {
-    if (whole_)
-        driver_->destroy_executable(whole_);
-    for (const GpuSegment& segment : segments_)
-        for (DriverGraphExec* graph : {segment.plain, segment.preemptible})
-            if (graph)
-                driver_->destroy_executable(graph);
+    for (DriverGraphExec* graph : whole_)
+        driver_->destroy_executable(graph);
+    for (const GpuSegment& segment : segments_) {
+        if (segment.plain)
+            driver_->destroy_executable(segment.plain);
+        for (DriverGraphExec* graph : segment.preemptible)
+            driver_->destroy_executable(graph);
+    }
 }
 
 const void* GpuContext::resolve(const GpuArgument& argument, const Layout& layout) const {
@@ -122,7 +125,7 @@ uint32_t GpuContext::done() const {
 
 void GpuContext::clear() {
     __atomic_store_n(const_cast<uint32_t*>(progress_), 0, __ATOMIC_RELAXED);
-    done_ = tries_ = reached_ = stale_epoch_ = stale_reached_ = 0;
+    done_ = tries_ = reached_ = stale_reached_ = 0;
     bound_ = false;
 }
 
@@ -150,11 +153,9 @@ bool GpuContext::shield(uint32_t kernel, uint32_t limit) {
 }
 
 int GpuContext::invalidate(DriverStream* signals) {
-    if (reached_ != 0) {
-        stale_epoch_ = epoch_;
+    if (reached_ != 0)
         stale_reached_ = reached_;
-        reached_ = 0;
-    }
+    reached_ = 0;
     epoch_++;
     if (!host_epoch_)
         return driver_->write_word(signals, epoch_word_, epoch_);
@@ -171,16 +172,18 @@ int GpuContext::launch_kernel(DriverStream* stream, uint32_t k, bool preemptible
                            kernel.shared_bytes, stream, arguments, overlap);
 }
 
-int GpuContext::launch_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible) const {
+int GpuContext::launch_range(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last,
+                             bool preemptible) const {
     int status = 0;
     for (uint32_t k = first; k < last && status == 0;) {
         const size_t index = k / kSegment;
-        const GpuSegment* segment = index < segments_.size() ? &segments_[index] : nullptr;
+        const GpuSegment* segment =
+            index < segments_.size() && (preemptible || split == 0) ? &segments_[index] : nullptr;
         // A graph may begin with kernels that are done, where the window's words say so.
         const bool fits = segment && segment->last <= last &&
-                          (segment->first == k || (preemptible && k == first && window_.next == k));
+                          (segment->first == k || (preemptible && k == first && window_.first == k));
         if (fits) {
-            status = driver_->launch_graph(preemptible ? segment->preemptible : segment->plain, stream);
+            status = driver_->launch_graph(preemptible ? segment->preemptible[split] : segment->plain, stream);
             k = segment->last;
         } else {
             status = launch_kernel(stream, k, preemptible, k > first);
@@ -190,29 +193,28 @@ int GpuContext::launch_range(DriverStream* stream, uint32_t first, uint32_t last
     return status;
 }
 
-int GpuContext::launch_plain(DriverStream* stream, uint32_t first, uint32_t last) const {
-    return launch_range(stream, first, last, false);
+int GpuContext::launch_plain(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last) const {
+    return launch_range(stream, split, first, last, false);
 }
 
 // The first window of a request, or of an epoch, says where its kernels go on; those behind it are further on anyway.
-int GpuContext::launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded) {
-    GpuWindow window = window_;
+int GpuContext::launch_preemptible(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last,
+                                   uint32_t shielded) {
+    const bool goes_on = reached_ != 0;
+    GpuWindow window = goes_on ? window_ : GpuWindow{epoch_, first, stale_reached_, 0};
     window.shielded = shielded;
-    if (reached_ == 0)
-        window = {epoch_, first, first < stale_reached_ ? stale_epoch_ : 0, shielded};
     reached_ = std::max(reached_, last);
-    const int status = window == window_ ? 0 : write_window(stream, window);
-    return status == 0 ? launch_range(stream, first, last, true) : status;
-}
-
-int GpuContext::write_window(DriverStream* stream, const GpuWindow& window) {
-    window_ = window;
-    const uint64_t words[] = {uint64_t{window.next} << 32 | window.epoch,
-                              uint64_t{window.shielded} << 32 | window.left_under};
-    GpuArgs args{{window_words_, reinterpret_cast<const void*>(words[0]), reinterpret_cast<const void*>(words[1])}};
-    GpuPlace place{};
-    void* arguments[] = {&args, &place};
-    return driver_->launch(model_->window_begin, 1, 1, 0, stream, arguments, false);
+    int status = 0;
+    if (window != window_) {
+        window_ = window;
+        const uint64_t from = uint64_t{window.first} << 32 | window.epoch;
+        const uint64_t after = uint64_t{shielded} << 32 | (goes_on ? UINT32_MAX : window.reached);
+        GpuArgs args{{window_words_, reinterpret_cast<const void*>(from), reinterpret_cast<const void*>(after)}};
+        GpuPlace place{};
+        void* arguments[] = {&args, &place};
+        status = driver_->launch(model_->window_begin, 1, 1, 0, stream, arguments, false);
+    }
+    return status == 0 ? launch_range(stream, split, first, last, true) : status;
 }
 
 int GpuContext::launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const {
@@ -230,9 +232,10 @@ void GpuContext::capture_segments(const GpuCapture& capture) {
     const auto count = static_cast<uint32_t>(model_->kernels.size());
     for (uint32_t first = 0; first < count; first += kSegment) {
         const uint32_t last = std::min(count, first + kSegment);
-        segments_.push_back({first, last, nullptr, nullptr});
-        segments_.back().plain = capture_range(capture.best_effort, first, last, false, nullptr);
-        segments_.back().preemptible = capture_range(capture.best_effort, first, last, true, nullptr);
+        GpuSegment& segment = segments_.emplace_back(GpuSegment{first, last, nullptr, {}});
+        segment.plain = capture_range(capture.best_effort[0], first, last, false, nullptr);
+        for (DriverStream* stream : capture.best_effort)
+            segment.preemptible.push_back(capture_range(stream, first, last, true, nullptr));
     }
 }
 

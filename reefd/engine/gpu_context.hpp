@@ -22,11 +22,11 @@ namespace reef {
 // done (1.5 us each).
 inline constexpr uint32_t kSegment = 8;
 
-// The words that say how a preemptible window's kernels take it (kernels/gpu/gate.cuh).
+// What reef_window_begin (kernels/gpu/window.cuh) is told of the windows from now on.
 struct GpuWindow {
     uint32_t epoch = 0;
-    uint32_t next = 0;
-    uint32_t left_under = 0;
+    uint32_t first = 0;    // kernel
+    uint32_t reached = 0;  // kernels of the request up to here were launched under the epoch before; 0: none
     uint32_t shielded = 0;
     bool operator==(const GpuWindow&) const = default;
 };
@@ -36,13 +36,14 @@ struct GpuSegment {
     uint32_t first;
     uint32_t last;
     DriverGraphExec* plain;
-    DriverGraphExec* preemptible;
+    std::vector<DriverGraphExec*> preemptible;  // by split
 };
 
-// Where a context is captured: a stream gives its priority to the kernels of a graph.
+// Where a context is captured: a stream gives its priority and its compute units to the kernels of a graph. Streams are
+// by split: [0] for the whole device, [i] for the i-th split.
 struct GpuCapture {
-    DriverStream* real_time;
-    DriverStream* best_effort;
+    std::span<DriverStream* const> real_time;
+    std::span<DriverStream* const> best_effort;
     const void* count;  // of the real-time queue, whose windows end within their graph
     void* mark;
 };
@@ -66,11 +67,13 @@ public:
     void copy_out(std::byte* outputs) const;
 
     // ---- launching, in queue order; the driver's status
-    int launch_whole(DriverStream* stream) const { return driver_->launch_graph(whole_, stream); }
-    bool has_whole() const { return whole_ != nullptr; }
-    int launch_plain(DriverStream* stream, uint32_t first, uint32_t last) const;
+    int launch_whole(DriverStream* stream, uint32_t split) const {
+        return driver_->launch_graph(whole_[split], stream);
+    }
+    bool has_whole() const { return !whole_.empty(); }
+    int launch_plain(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last) const;
     // Writes the window's words where they changed, then kernels [first, last).
-    int launch_preemptible(DriverStream* stream, uint32_t first, uint32_t last, uint32_t shielded);
+    int launch_preemptible(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last, uint32_t shielded);
     int launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const;
     // Makes what was launched up to now invalid.
     int invalidate(DriverStream* signals);
@@ -84,8 +87,7 @@ private:
     struct Layout;
     const void* resolve(const GpuArgument& argument, const Layout& layout) const;
     int launch_kernel(DriverStream* stream, uint32_t kernel, bool preemptible, bool overlap) const;
-    int launch_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible) const;
-    int write_window(DriverStream* stream, const GpuWindow& window);
+    int launch_range(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last, bool preemptible) const;
     void capture_segments(const GpuCapture& capture);
     DriverGraphExec* capture_range(DriverStream* stream, uint32_t first, uint32_t last, bool preemptible,
                                    const GpuCapture* end) const;
@@ -97,7 +99,7 @@ private:
     HostMemory host_;
     std::vector<GpuArgs> arguments_;
     std::vector<GpuPlace> places_;  // one more than kernels: the end of the model
-    DriverGraphExec* whole_ = nullptr;
+    std::vector<DriverGraphExec*> whole_;  // by split; empty: none was captured
     std::vector<GpuSegment> segments_;
 
     void* epoch_word_ = nullptr;  // as the device sees it
@@ -110,10 +112,9 @@ private:
 
     mutable uint32_t done_ = 0;  // the most that was ever seen
     uint32_t epoch_ = 1;
-    GpuWindow window_{};         // what the window words are, in queue order
-    uint32_t reached_ = 0;       // preemptible kernels of this request launched under epoch_, up to here
-    uint32_t stale_epoch_ = 0;   // the last epoch before it under which any were launched; 0: none
-    uint32_t stale_reached_ = 0; // up to here
+    GpuWindow window_{};          // what the kernels were told last, in queue order
+    uint32_t reached_ = 0;        // preemptible kernels of this request launched under epoch_, up to here
+    uint32_t stale_reached_ = 0;  // the same under the last epoch before it under which there were any
     bool bound_ = false;
     uint32_t tried_kernel_ = 0;
     uint32_t tries_ = 0;

@@ -13,6 +13,9 @@ constexpr size_t kWord = 128;
 // A stale window passes through its queue at about 1.5 us a kernel, and two may wait on each queue.
 constexpr uint64_t kWindowNs = 100'000;
 
+// Splits that are offered. Of the 132 units of an H200, real-time kernels of 98 blocks could spare 32 and not 48.
+constexpr size_t kMostSplits = 4;
+
 // Code for Hopper uses what its successors do not have.
 std::string target_name(int major, int minor) {
     if (major == 0)
@@ -47,25 +50,59 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
         return made;
     };
     signals_ = stream(greatest);
-    capture_real_time_ = stream(greatest);
-    capture_best_effort_ = stream(least);
+    capture_real_time_ = {stream(greatest)};
+    capture_best_effort_ = {stream(least)};
     driver_->check(driver_->fill(counts_.at(0), 0, queues_.size() * kWord, signals_), "filling");
     driver_->check(driver_->synchronize(signals_), "filling");
     for (size_t i = 0; i < queues_.size(); i++) {
         Queue& queue = queues_[i];
         queue.stream = stream(i == kRealTimeQueue ? greatest : least);
+        queue.streams = {queue.stream};
+        driver_->check(driver_->make_event(&queue.changed), "making an event");
         queue.count = counts_.at(i * kWord);
         queue.mark = words_.device_at(i * kWord);
         queue.word = reinterpret_cast<const uint32_t*>(words_.at(i * kWord));
+    }
+    make_splits(least, greatest);
+}
+
+// A few, since every context is captured for each. What the driver refuses is not offered.
+void GpuDevice::make_splits(int least, int greatest) {
+    const uint32_t units = info_.compute_units, granule = driver_->split_granule(device_, units);
+    for (uint32_t aside = granule; granule != 0 && aside <= units / 2 && splits_.size() < kMostSplits;
+         aside += granule) {
+        DriverSplit* split = nullptr;
+        if (driver_->make_split(&split, device_, units, aside) != 0)
+            break;
+        splits_.push_back(split);
+        auto stream = [&](bool set_aside) {
+            DriverStream* made = nullptr;
+            driver_->check(driver_->make_split_stream(&made, split, set_aside, set_aside ? least : greatest),
+                           "making a stream on some of the compute units");
+            return made;
+        };
+        capture_real_time_.push_back(stream(false));
+        capture_best_effort_.push_back(stream(true));
+        for (size_t i = 0; i < queues_.size(); i++)
+            queues_[i].streams.push_back(stream(i != kRealTimeQueue));
+        info_.split_granule = granule;
+        info_.split_most = aside;
     }
 }
 
 GpuDevice::~GpuDevice() {
     enter();
-    for (const Queue& queue : queues_)
-        driver_->destroy_stream(queue.stream);
-    for (DriverStream* stream : {signals_, capture_best_effort_, capture_real_time_})
-        driver_->destroy_stream(stream);
+    for (const Queue& queue : queues_) {
+        for (DriverStream* stream : queue.streams)
+            driver_->destroy_stream(stream);
+        driver_->destroy_event(queue.changed);
+    }
+    driver_->destroy_stream(signals_);
+    for (const auto& streams : {capture_best_effort_, capture_real_time_})
+        for (DriverStream* stream : streams)
+            driver_->destroy_stream(stream);
+    for (DriverSplit* split : splits_)
+        driver_->destroy_split(split);
 }
 
 void GpuDevice::describe() {
@@ -90,6 +127,7 @@ void GpuDevice::describe() {
              .queues = static_cast<uint32_t>(queues_.size()),
              .queue_depth = kDepth,
              .split_granule = 0,
+             .split_most = 0,
              .can_reset = true,
              .may_spin = true,
              .real_time = true,
@@ -155,7 +193,10 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     GpuContext& context = own(*window.context);
     const uint32_t first = std::max(window.first, context.done());
     const bool runs = first < window.last && !(window.preemptible && window.epoch != queue.epoch);
-    int status = runs ? context.bind(window.binding, queue.stream) : 0;
+    const uint32_t split = info_.split_granule != 0 ? window.split / info_.split_granule : 0;
+    int status = choose_stream(queue, runs ? split : 0);
+    if (runs && status == 0)
+        status = context.bind(window.binding, queue.stream);
     queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
                                  window.last,     window.epoch,
                                  context.epoch(), window.preemptible,
@@ -165,20 +206,31 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     const bool whole = runs && !window.preemptible && id == kRealTimeQueue && first == 0 &&
                        window.last == context.model().kernels.size() && context.has_whole();
     if (whole && status == 0) {
-        status = context.launch_whole(queue.stream);  // its end is within
+        status = context.launch_whole(queue.stream, split);  // its end is within
     } else if (status == 0) {
         if (runs && !window.preemptible) {
-            status = context.launch_plain(queue.stream, first, window.last);
+            status = context.launch_plain(queue.stream, split, first, window.last);
         } else if (runs) {
             const bool again = first == context.done() && context.shield(first, options_.shield_after);
             const uint32_t shielded = window.finish_blocks ? UINT32_MAX : again ? first + 1 : 0;
-            status = context.launch_preemptible(queue.stream, first, window.last, shielded);
+            status = context.launch_preemptible(queue.stream, split, first, window.last, shielded);
         }
         if (status == 0)
             status = context.launch_end(queue.stream, queue.count, queue.mark, window.last, runs && window.preemptible);
     }
     if (status != 0)
         failed(status, "launching a window");
+}
+
+int GpuDevice::choose_stream(Queue& queue, uint32_t split) const {
+    DriverStream* stream = queue.streams[split];
+    if (stream == queue.stream)
+        return 0;
+    int status = driver_->record_event(queue.changed, queue.stream);
+    if (status == 0)
+        status = driver_->wait_event(stream, queue.changed);
+    queue.stream = stream;
+    return status;
 }
 
 void GpuDevice::write_epoch(QueueId id, uint32_t epoch) {

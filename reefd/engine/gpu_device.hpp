@@ -67,7 +67,9 @@ private:
         bool runs = false;
     };
     struct Queue {
-        DriverStream* stream = nullptr;
+        std::vector<DriverStream*> streams;  // by split; [0] has the whole device
+        DriverStream* stream = nullptr;      // of these, the one launched on last
+        DriverEvent* changed = nullptr;      // orders the next one behind it
         void* count = nullptr;           // device memory
         void* mark = nullptr;            // host memory as the device sees it
         const uint32_t* word = nullptr;  // the same as the host sees it
@@ -81,6 +83,9 @@ private:
 
     void enter() const;
     void describe();
+    void make_splits(int least, int greatest);
+    // The queue's stream for a window, behind what was launched on another; the driver's status.
+    int choose_stream(Queue& queue, uint32_t split) const;
     void settle(Queue& queue, Flight& flight) const;
     void failed(int status, const char* call);
 
@@ -91,8 +96,9 @@ private:
     DeviceMemory counts_;
     HostMemory words_;
     DriverStream* signals_ = nullptr;  // epoch writes: never behind anything
-    DriverStream* capture_best_effort_ = nullptr;
-    DriverStream* capture_real_time_ = nullptr;
+    std::vector<DriverSplit*> splits_;                  // i-th: (i + 1) granules set aside
+    std::vector<DriverStream*> capture_best_effort_;    // by split
+    std::vector<DriverStream*> capture_real_time_;
     mutable std::vector<Queue> queues_;
     std::mutex loading_;
     char fault_[256] = {};

@@ -45,6 +45,8 @@ nb::dict info(const LocalDevice& self) {
     dict["memory_free"] = info.memory_free;
     dict["priorities"] = info.priorities;
     dict["queue_depth"] = info.queue_depth;
+    dict["split_granule"] = info.split_granule;
+    dict["split_most"] = info.split_most;
     dict["realtime"] = info.real_time;
     return dict;
 }

@@ -71,6 +71,7 @@ nb::dict device_dict(const Engine& engine) {
     dict["compute_units"] = info.compute_units;
     dict["queues"] = info.queues;
     dict["split_granule"] = info.split_granule;
+    dict["split_most"] = info.split_most;
     dict["target"] = info.target;
     dict["can_reset"] = info.can_reset;
     dict["may_spin"] = info.may_spin;

@@ -48,9 +48,12 @@ struct LocalRequest {
 };
 
 uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_t first, uint32_t last, uint32_t epoch,
-                bool preemptible, bool finish_blocks = false) {
+                bool preemptible, bool finish_blocks = false, uint32_t split = kNoSplit) {
     if (queue >= self.marks.size() || last > request.model->kernels() || first > last)
         throw nb::value_error("no such queue, or no such kernels");
+    const DeviceInfo& info = self.device.info();
+    if (split != kNoSplit && (info.split_granule == 0 || split % info.split_granule != 0 || split > info.split_most))
+        throw nb::value_error("the device has no such split");
     const uint32_t retired = self.device.retired(queue);
     if (static_cast<int32_t>(retired - self.marks[queue]) > 0)
         self.marks[queue] = retired;  // the runner launched meanwhile
@@ -58,7 +61,8 @@ uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_
         throw nb::value_error("the queue is full");
     const uint32_t mark = ++self.marks[queue];
     self.device.launch(queue,
-                       {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks});
+                       {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks,
+                        split});
     return mark;
 }
 
@@ -83,13 +87,14 @@ bool wait(LocalDevice& self, QueueId queue, uint32_t mark, double seconds) {
 // Runs a request again and again, each from its launch to its retirement, spinning: nanoseconds until launch() returned,
 // and until the retirement was seen.
 std::pair<std::vector<uint64_t>, std::vector<uint64_t>> repeat(LocalDevice& self, QueueId queue, LocalRequest& request,
-                                                               uint32_t rounds, uint32_t epoch, bool preemptible) {
+                                                               uint32_t rounds, uint32_t epoch, bool preemptible,
+                                                               uint32_t split) {
     nb::gil_scoped_release released;
     std::vector<uint64_t> launching, whole;
     for (uint32_t round = 0; round < rounds; round++) {
         self.device.clear_record(*request.context);
         const uint64_t start = self.device.now_ns();
-        const uint32_t mark = launch(self, queue, request, 0, request.model->kernels(), epoch, preemptible);
+        const uint32_t mark = launch(self, queue, request, 0, request.model->kernels(), epoch, preemptible, false, split);
         launching.push_back(self.device.now_ns() - start);
         while (self.device.retired(queue) != mark && !(self.device.now_ns() - start > 1'000'000'000)) {
         }
@@ -122,7 +127,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
         .def("copy_out", [](const LocalRequest& self) { self.areas.copy_out(); });
     local
         .def("launch", launch, nb::arg("queue"), nb::arg("request"), nb::arg("first"), nb::arg("last"),
-             nb::arg("epoch"), nb::arg("preemptible"), nb::arg("finish_blocks") = false)
+             nb::arg("epoch"), nb::arg("preemptible"), nb::arg("finish_blocks") = false, nb::arg("split") = kNoSplit)
         .def(
             "write_epoch",
             [](LocalDevice& self, QueueId queue, uint32_t epoch) { self.device.write_epoch(queue, epoch); },
@@ -131,7 +136,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
             "retired", [](const LocalDevice& self, QueueId queue) { return self.device.retired(queue); },
             nb::arg("queue"))
         .def("repeat", repeat, nb::arg("queue"), nb::arg("request"), nb::arg("rounds"), nb::arg("epoch") = 0,
-             nb::arg("preemptible") = false)
+             nb::arg("preemptible") = false, nb::arg("split") = kNoSplit)
         .def("vacate", vacate, nb::arg("queue"), nb::arg("epoch"), nb::arg("mark"))
         .def("wait", wait, nb::arg("queue"), nb::arg("mark"), nb::arg("seconds") = 60.0)
         .def_prop_ro("fault", [](LocalDevice& self) { return self.device.fault(); });

@@ -3,7 +3,8 @@
 
 namespace reef {
 
-std::string profile_problem(const ModelProfile& profile, uint32_t kernels, uint32_t units, uint32_t granule) {
+std::string profile_problem(const ModelProfile& profile, uint32_t kernels, const DeviceInfo& device) {
+    const uint32_t granule = device.split_granule;
     if (!profile.kernel_ns.empty() && profile.kernel_ns.size() != kernels) {
         return "it has times of " + std::to_string(profile.kernel_ns.size()) + " kernels, the model has " +
                std::to_string(kernels);
@@ -14,13 +15,17 @@ std::string profile_problem(const ModelProfile& profile, uint32_t kernels, uint3
             return "padding: a segment ends at kernel " + std::to_string(segment.last) + ", the one before at " +
                    std::to_string(first) + ", the model at " + std::to_string(kernels);
         }
-        if (segment.split >= units) {
+        if (segment.split >= device.compute_units) {
             return "padding: " + std::to_string(segment.split) + " compute units beside the model, the device has " +
-                   std::to_string(units);
+                   std::to_string(device.compute_units);
         }
         if (segment.split != 0 && (granule == 0 || segment.split % granule != 0)) {
             return "padding: " + std::to_string(segment.split) + " compute units cannot be set aside: " +
                    (granule == 0 ? "the device has no splits" : "its granule is " + std::to_string(granule));
+        }
+        if (segment.split > device.split_most) {
+            return "padding: " + std::to_string(segment.split) + " compute units cannot be set aside: at most " +
+                   std::to_string(device.split_most) + " can";
         }
         first = segment.last;
     }

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "device.hpp"
+
 namespace reef {
 
 // A run of a real-time model's kernels, up to `last`, beside which best-effort work may have `split` compute units.
@@ -20,8 +22,8 @@ struct ModelProfile {
     std::vector<Segment> padding;     // in order, the last one up to the model's last kernel; empty: no plan
 };
 
-// "": it fits the model and the device. Else what is wrong. `granule`: DeviceInfo::split_granule.
-std::string profile_problem(const ModelProfile& profile, uint32_t kernels, uint32_t units, uint32_t granule);
+// "": it fits the model and the device. Else what is wrong.
+std::string profile_problem(const ModelProfile& profile, uint32_t kernels, const DeviceInfo& device);
 
 // The segment that kernel `first` lies in. Without a plan: all that is left of the model, nothing beside it.
 Segment segment_at(std::span<const Segment> padding, uint32_t first, uint32_t kernels);

@@ -60,6 +60,7 @@ SimulatedDevice::SimulatedDevice(const DeviceOptions& options)
             .queues = 1 + std::max(4u, options.workers),
             .queue_depth = kDepth,
             .split_granule = 1,
+            .split_most = (options.workers ? options.workers : 4) - 1,
             .can_reset = true,
             .may_spin = false},
       exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}

@@ -60,7 +60,7 @@ void take_profile(Task& task, size_t index, const DeviceInfo& device) {
     TaskModel& model = task.models[index];
     const std::vector<ModelProfile>& profiles = task.spec.profiles;
     const ModelProfile profile = profiles.empty() ? ModelProfile{} : profiles[index];
-    const std::string problem = profile_problem(profile, model.kernels, device.compute_units, device.split_granule);
+    const std::string problem = profile_problem(profile, model.kernels, device);
     if (!problem.empty()) {
         throw EngineFailure(-EINVAL, "task " + task.spec.name + ", model " + model.name + ": profile: " + problem);
     }

@@ -72,11 +72,10 @@ class HostKernels:
         self.progress[:] = 0
         self.resume(0, 0)
 
-    def resume(self, first: int, left_under: int) -> None:
-        """A valid window from kernel `first` on, some of whose blocks left under an epoch."""
-        words = (ctypes.c_uint64 * 8)(
-            self.window.ctypes.data, first << 32 | int(self.queue_epoch[0]), left_under
-        )
+    def resume(self, first: int, reached: int) -> None:
+        """A valid window from kernel `first` on, or further where blocks of kernels up to `reached` left."""
+        epoch = int(self.queue_epoch[0])
+        words = (ctypes.c_uint64 * 8)(self.window.ctypes.data, first << 32 | epoch, reached)
         self.library.reef_window_begin(words, ctypes.byref(Place()))
 
     def launch(

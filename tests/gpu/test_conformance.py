@@ -2,6 +2,7 @@
 """The device contract (reefd/engine/device.hpp) by behaviour, the same for every device: the CPU, and the GPU code over
 stand-in drivers (or a real card: REEF_TEST_GPU)."""
 
+import ctypes
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from reefd import _engine
 from tests import until_some
 
+from . import standin
 from .devices import DEVICES, GPUS, REAL, Case, chain, open_device, probes
 
 RT = 0
@@ -31,11 +33,13 @@ class Request:
     def begin(self) -> None:
         self.local.clear()
 
-    def launch(self, queue: int, epoch: int, *, first: int = -1, last: int = -1, preemptible: bool = True) -> int:
+    def launch(
+        self, queue: int, epoch: int, *, first: int = -1, last: int = -1, preemptible: bool = True, split: int = 0
+    ) -> int:
         first = self.local.kernels_done if first < 0 else first
         last = self.kernels if last < 0 else last
         self.queue = queue
-        self.mark = self.device.launch(queue, self.local, first, last, epoch, preemptible)
+        self.mark = self.device.launch(queue, self.local, first, last, epoch, preemptible, split=split)
         return self.mark
 
     def wait(self) -> None:
@@ -347,3 +351,79 @@ def test_memory_the_device_reaches_and_memory_it_does_not(kind: str, registered:
         request.launch(1 if preemptible else RT, bench.epochs[1], preemptible=preemptible)
         request.wait()
         assert request.result() == bench.expected
+
+
+def test_windows_of_other_splits_run_in_order(bench: Bench) -> None:
+    """A window with a split, then one with another or none, on the same queue: each reads what the one before wrote."""
+    info = bench.device.info
+    splits = [0, *range(info["split_granule"], info["split_most"] + 1, info["split_granule"])]
+    assert len(splits) > 1
+    generator = random.Random(13)
+    for preemptible in (False, True):
+        queue = 1 if preemptible else RT
+        for _ in range(10):
+            request = bench.request()
+            first = 0
+            while first < request.kernels:
+                last = min(request.kernels, first + generator.randrange(1, 9))
+                split = generator.choice(splits)
+                request.launch(
+                    queue, bench.epochs[queue], first=first, last=last, preemptible=preemptible, split=split
+                )
+                if request.mark - bench.device.retired(queue) >= 6:
+                    request.wait()
+                first = last
+            request.wait()
+            assert request.result() == bench.expected
+
+
+def test_preempted_from_split_to_split(bench: Bench) -> None:
+    info = bench.device.info
+    generator = random.Random(17)
+    request = bench.request()
+    for _ in range(10):
+        request.begin()
+        while request.local.kernels_done < request.kernels:
+            split = generator.randrange(info["split_most"] // info["split_granule"] + 1) * info["split_granule"]
+            request.launch(1, bench.epochs[1], split=split)
+            if generator.random() < 0.7:
+                time.sleep(generator.random() * 300e-6)
+                bench.next_epoch(1)
+                request.launch(1, bench.epochs[1], split=0)  # queued behind what is stale
+            request.wait()
+        assert request.result() == bench.expected
+
+
+@pytest.mark.skipif(bool(REAL), reason="a card does not say where its kernels ran; REEF_TEST_GPU unset: the stand-ins do")
+@pytest.mark.parametrize("kind", GPUS)
+def test_kernels_keep_to_their_part_of_the_device(kind: str) -> None:
+    bench = Bench(kind, chain(kind, 11, 3008))
+    library = standin.load(kind)
+    library.reef_standin_grids_on.restype = ctypes.c_uint64
+    units, granule = bench.device.info["compute_units"], bench.device.info["split_granule"]
+    request = bench.request()
+    for queue, preemptible, on in ((RT, False, units - granule), (1, True, granule), (2, True, granule)):
+        request.begin()
+        before = [library.reef_standin_grids_on(count) for count in range(units + 1)]
+        request.launch(queue, bench.epochs[queue], preemptible=preemptible, split=granule)
+        request.wait()
+        after = [library.reef_standin_grids_on(count) for count in range(units + 1)]
+        moved = [now - then for now, then in zip(after, before, strict=True)]
+        assert moved == [request.kernels if count == on else 0 for count in range(units + 1)]
+
+
+@pytest.mark.parametrize("kind", GPUS)
+def test_blocks_that_may_finish_do(kind: str) -> None:
+    """`wait`: every block that had begun when the epoch was written has counted once the window retired."""
+    bench = Bench(kind, probes(kind, 1, 3, turns=40, spin=500))
+    request = bench.request()
+    epoch = bench.next_epoch(1)
+    mark = bench.device.launch(1, request.local, 0, request.kernels, epoch, True, finish_blocks=True)
+    time.sleep(2e-3)  # all blocks have begun, and none can have ended
+    bench.next_epoch(1)
+    assert bench.device.wait(1, mark)
+    assert request.local.kernels_done >= 1
+    run_to_end_of = bench.epochs[1]
+    request.launch(1, run_to_end_of)
+    request.wait()
+    assert request.result() == bench.expected

@@ -47,7 +47,7 @@ class _Record:
         call("cuStreamCreateWithPriority", ctypes.byref(signal), 1, -5)
         self.signal = signal
         self.value = 1
-        self.words, self.left_under = (0, 1, 0), 0
+        self.words, self.reached = (0, 1, 0), 0
         device.upload(np.array([1], np.uint32), self.epoch)
         device.upload(np.array([1, 0, 0, 0, 0xFFFFFFFF], np.uint32), self.window)
 
@@ -58,16 +58,16 @@ class _Record:
 
     def clear(self) -> None:
         """A new request, from the first kernel."""
-        self.progress[0] = self.left_under = 0
+        self.progress[0] = self.reached = 0
 
     def launch(self, graph: Any) -> None:
         """The network, from where it was stopped."""
-        words = (self.progress[0], self.value, self.left_under)
+        words = (self.progress[0], self.value, self.reached)
         if words != self.words:
             packed = (ctypes.c_uint64 * 8)(self.window, words[0] << 32 | words[1], words[2])
             self.device.launch_function("reef_window_begin", (1, 1, 0), [packed, _Place()], False)
             self.words = words
-        self.left_under = self.value
+        self.reached = len(self.launches)
         self.device.replay(graph)
 
     def preempt(self) -> None:

@@ -7,11 +7,14 @@
 // stream that is captured runs nothing. The environment makes it fail on purpose, read anew by each call:
 //   REEF_STANDIN_MEMORY       bytes of device memory
 //   REEF_STANDIN_NO_REGISTER  host memory cannot be registered
+//   REEF_STANDIN_NO_SPLITS    CUDA: the compute units cannot be split
 //   REEF_STANDIN_FAULT        the kernel launch of this number faults, and everything after it
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -27,8 +30,11 @@
 extern "C" void reef_host_launch(void (*kernel)(const void*, const void*), int blocks, int threads, int cluster,
                                  int shared_bytes, int descending, const void* args, const void* place);
 
+#include "names.hpp"
+
 namespace {
 
+constexpr unsigned kUnits = UNITS;
 constexpr int kOutOfMemory = 2, kInvalid = 1, kNoContext = 201, kNotFound = 500, kNotReady = 600, kFault = 700,
               kNotSupported = 801;
 
@@ -36,6 +42,7 @@ std::mutex guard;
 std::map<void*, size_t> device_memory, host_memory, registered;
 std::atomic<int> sticky{0};
 std::atomic<uint64_t> launches{0};
+std::atomic<uint64_t> grids_on[kUnits + 1];  // by the number of units that their stream has
 thread_local bool current = false;
 
 uint64_t setting(const char* name) {
@@ -59,12 +66,14 @@ struct Launch {
     unsigned blocks, threads, shared_bytes;
     unsigned char args[64];
     unsigned char place[40];
+    unsigned units;  // that it may use: those of the stream that it was captured or launched on
     void run() const {
         const uint64_t number = ++launches;
         if (number == setting("REEF_STANDIN_FAULT"))
             sticky = kFault;
         if (sticky)
             return;
+        grids_on[units] += function.grid;
         if (function.grid)
             reef_host_launch(function.entry, static_cast<int>(blocks), static_cast<int>(threads), function.cluster,
                              static_cast<int>(shared_bytes), static_cast<int>(number % 2), args, place);
@@ -76,7 +85,7 @@ struct Launch {
 using Work = std::function<void()>;
 
 struct Stream {
-    Stream() : thread([this] { loop(); }) {}
+    explicit Stream(unsigned of_units = kUnits) : units(of_units), thread([this] { loop(); }) {}
     ~Stream() {
         {
             std::lock_guard lock(mutex);
@@ -122,6 +131,7 @@ struct Stream {
     std::deque<Work> work;
     bool busy = false, ending = false;
     std::vector<Launch>* captured = nullptr;
+    const unsigned units;
     std::thread thread;
 };
 
@@ -135,7 +145,7 @@ int launch_kernel(Stream* stream, const Function* function, unsigned blocks, uns
         return status;
     if (blocks == 0 || threads == 0 || threads > 1024 || blocks % static_cast<unsigned>(function->cluster) != 0)
         return kInvalid;
-    Launch launch{*function, blocks, threads, shared_bytes, {}, {}};
+    Launch launch{*function, blocks, threads, shared_bytes, {}, {}, stream->units};
     std::memcpy(launch.args, arguments[0], sizeof launch.args);
     std::memcpy(launch.place, arguments[1], sizeof launch.place);
     if (stream->captured) {
@@ -196,8 +206,6 @@ void promote() {
 
 }  // namespace
 
-#include "names.hpp"
-
 extern "C" {
 
 int NAME(Init)(unsigned) {
@@ -221,7 +229,7 @@ int NAME(DeviceGetName)(char* name, int room, int) {
     return 0;
 }
 int NAME(DeviceGetAttribute)(int* value, int attribute, int) {
-    *value = attribute == UNITS_ATTRIBUTE ? 4 : attribute == POINTERS_ATTRIBUTE ? 1 : 0;
+    *value = attribute == UNITS_ATTRIBUTE ? UNITS : attribute == POINTERS_ATTRIBUTE ? 1 : 0;
     return 0;
 }
 int MEMORY_INFO(size_t* free_bytes, size_t* total) {
@@ -333,11 +341,49 @@ int NAME(GraphExecDestroy)(Graph* graph) {
 int NAME(GraphLaunch)(Graph* graph, Stream* stream) {
     if (const int status = usable())
         return status;
-    return stream->add([graph] {
-        for (const Launch& launch : *graph)
+    return stream->add([graph, units = stream->units] {
+        for (Launch launch : *graph) {
+            if (GRAPHS_TAKE_THE_UNITS_OF_THEIR_STREAM)
+                launch.units = units;
             launch.run();
+        }
     });
 }
+// An event holds how much was queued on its stream: waiting is for that much to be done.
+struct Event {
+    std::mutex mutex;
+    std::condition_variable changed;
+    uint64_t recorded = 0, reached = 0;
+};
+int EVENT_CREATE(Event** event, unsigned) {
+    *event = new Event;
+    return usable();
+}
+int EVENT_DESTROY(Event* event) {
+    delete event;
+    return 0;
+}
+int NAME(EventRecord)(Event* event, Stream* stream) {
+    if (const int status = usable())
+        return status;
+    std::lock_guard lock(event->mutex);
+    return stream->add([event, number = ++event->recorded] {
+        std::lock_guard reached(event->mutex);
+        event->reached = std::max(event->reached, number);
+        event->changed.notify_all();
+    });
+}
+int NAME(StreamWaitEvent)(Stream* stream, Event* event, unsigned) {
+    if (const int status = usable())
+        return status;
+    std::lock_guard lock(event->mutex);
+    return stream->add([event, number = event->recorded] {
+        std::unique_lock reached(event->mutex);
+        event->changed.wait(reached, [&] { return event->reached >= number || sticky; });
+    });
+}
+// How many grids ran on that many compute units: for tests.
+uint64_t reef_standin_grids_on(unsigned units) { return grids_on[units]; }
 
 #if defined(REEF_STANDIN_CUDA)
 int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -370,6 +416,42 @@ int cuStreamWriteValue32_v2(Stream* stream, uint32_t* word, uint32_t value, unsi
     return stream->add([=] { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); });
 }
 int cuFuncSetAttribute(Function*, int, int) { return usable(); }
+struct Resource {
+    int type;
+    unsigned char internal[92];
+    unsigned count;
+    unsigned char more[44];
+};
+int cuDeviceGetDevResource(int, Resource* all, int type) {
+    *all = {};
+    all->type = type;
+    all->count = kUnits;
+    return std::getenv("REEF_STANDIN_NO_SPLITS") ? kNotSupported : usable();
+}
+int cuDevSmResourceSplitByCount(Resource* first, unsigned* groups, const Resource* all, Resource* rest, unsigned,
+                                unsigned least) {
+    if (*groups != 1 || least == 0 || least >= all->count)
+        return kInvalid;
+    *first = *rest = *all;
+    first->count = least;
+    rest->count = all->count - least;
+    return usable();
+}
+int cuDevResourceGenerateDesc(void** description, Resource* resource, unsigned) {
+    *description = reinterpret_cast<void*>(uintptr_t{resource->count});
+    return usable();
+}
+int cuGreenCtxCreate(void** context, void* description, int, unsigned flags) {
+    *context = description;
+    return flags == 1 ? usable() : kInvalid;
+}
+int cuGreenCtxDestroy(void*) { return 0; }
+int cuGreenCtxStreamCreate(Stream** stream, void* context, unsigned, int) {
+    if (const int status = usable())
+        return status;
+    *stream = new Stream(static_cast<unsigned>(reinterpret_cast<uintptr_t>(context)));
+    return 0;
+}
 struct Config {
     unsigned grid[3], block[3], shared_bytes;
     Stream* stream;
@@ -383,6 +465,15 @@ int cuLaunchKernelEx(const Config* config, Function* function, void** arguments,
 int hipSetDevice(int) {
     current = true;
     return sticky;
+}
+int hipExtStreamCreateWithCUMask(Stream** stream, uint32_t words, const uint32_t* mask) {
+    if (const int status = usable())
+        return status;
+    int units = 0;
+    for (uint32_t word = 0; word < words; word++)
+        units += std::popcount(mask[word]);
+    *stream = new Stream(static_cast<unsigned>(units));
+    return 0;
 }
 const char* hipGetErrorName(int status) {
     return status == kOutOfMemory ? "hipErrorOutOfMemory" : status == kFault ? "hipErrorIllegalAddress" : "hipError";

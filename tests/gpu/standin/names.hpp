@@ -17,6 +17,10 @@
 #define STREAM_DESTROY cuStreamDestroy_v2
 #define STREAM_BEGIN_CAPTURE cuStreamBeginCapture_v2
 #define UNITS_ATTRIBUTE 16
+#define UNITS 4
+#define EVENT_CREATE cuEventCreate
+#define EVENT_DESTROY cuEventDestroy_v2
+#define GRAPHS_TAKE_THE_UNITS_OF_THEIR_STREAM false
 #define POINTERS_ATTRIBUTE 91
 #else
 #define NAME(name) hip##name
@@ -33,5 +37,9 @@
 #define STREAM_DESTROY hipStreamDestroy
 #define STREAM_BEGIN_CAPTURE hipStreamBeginCapture
 #define UNITS_ATTRIBUTE 63
+#define UNITS 12
+#define EVENT_CREATE hipEventCreateWithFlags
+#define EVENT_DESTROY hipEventDestroy
+#define GRAPHS_TAKE_THE_UNITS_OF_THEIR_STREAM true
 #define POINTERS_ATTRIBUTE (-1)
 #endif
