@@ -105,15 +105,18 @@ template <class K> struct Conv {
             copies_commit();
         }
 
+        gate.ready();
+
         typename ProductOf<K, K::TENSOR_CORES>::Type product;
         bool left_early = false;
         for (int t = 0, stage = 0; t < count; t++) {
             copies_wait<ahead - 1>();
-            bool leave = false;
-            if (!Preemptible || t % K::PERIOD != 0)
+            if (!Preemptible || t % K::PERIOD != 0) {
                 barrier();
-            else
-                leave = gate.check(t == 0);
+            } else if (gate.look()) {
+                left_early = true;
+                break;
+            }
             int next = stage == 0 ? K::STAGES - 1 : stage - 1;
             bool more = t + ahead < count;
             if (more) {
@@ -127,18 +130,12 @@ template <class K> struct Conv {
                 weights.land(right(next));
             }
             stage = stage + 1 == K::STAGES ? 0 : stage + 1;
-            if (leave) {
-                left_early = true;
-                break;
-            }
         }
         copies_wait<0>();
         if (K::CLUSTER == 1 && left_early) return;
-        bool last_word = !left_early && gate.decide();
 
         // The pipeline's memory now takes the sums. A cluster meets here whether or not a block was told to leave.
         barrier();
-        const bool leave = left_early || gate.decided();
         float* sums = (float*)(memory + L::header);
         if (!left_early) product.spill(sums, L::pitch);
         constexpr int groups_across = K::BN / O::wide;
@@ -162,10 +159,9 @@ template <class K> struct Conv {
                 if (wanted(i, item))
                     extra[i] = output.residual(pixel_of(item), group * K::O + column_tile * K::BN + column_of(item));
             }
-        if (K::CLUSTER == 1 && leave) return;
         if constexpr (K::CLUSTER > 1) {
             if constexpr (Preemptible)
-                if (thread_index() == 0) ((u32*)memory)[4] = left_early || last_word;
+                if (thread_index() == 0) ((u32*)memory)[4] = left_early;
             cluster_barrier();
             if constexpr (Preemptible) {
                 u32 leaving = 0;

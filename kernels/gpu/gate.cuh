@@ -2,7 +2,7 @@
 // Preemption of a running block, and the record from which a kernel goes on exactly where it was stopped.
 //
 // Gate<false> is the plain kernel: a barrier and nothing else. Gate<true> belongs to a best-effort launch. A block
-//   - leaves where the queue epoch went past its window's: at a check point, or before its first store at the latest;
+//   - leaves where the queue epoch went past its window's, at a check point; the first comes before its first store;
 //   - looks at each check point, with a load issued at the check point before, so that nobody waits for it; unless its
 //     kernel is shielded: then a block that has begun runs to its end;
 //   - that leaves says so: it writes its window's epoch into its word of the record, and lowers the window's `least left`.
@@ -16,12 +16,12 @@
 //
 // All threads of a block leave together: thread 0 decides, and the decision travels through shared memory across a
 // barrier that the kernel has anyway (a barrier that reduces a flag was slower). Two words take turns, so that a decision
-// is still readable while thread 0 writes the next. Whoever can makes no use of the answer until it has issued what it
-// does anyway: the way through shared memory is then for nothing.
+// is still readable while thread 0 writes the next. After its last check point a block always finishes: deciding once
+// more before the first store cost convolutions more than an earlier, cheaper first look had saved.
 //
-// A kernel may start before the one before it has ended (programmatic dependent launch). The epoch that a block decides
-// by before it stores anything is therefore read in begin(), after dependency_wait(), or later: valid then, it was valid
-// for every block of every kernel before, since an epoch never returns. Read earlier, it may only make a block leave.
+// A kernel may start before the one before it has ended (programmatic dependent launch), so the epoch is first read in
+// begin(), after dependency_wait(): valid then, it was valid for every block of every kernel before, since an epoch never
+// returns. Read earlier it could be valid while the kernel before is then abandoned.
 #pragma once
 
 // Which kernel of which request a launch is, by value: reading these through a pointer would cost a trip to memory.
@@ -56,13 +56,13 @@ template <bool Preemptible> struct Gate;
 template <> struct Gate<false> {
     REEF_MEMBER Gate(const Place&, u32) {}
     REEF_MEMBER void begin() {}
+    REEF_MEMBER void ready() {}
     // The barrier of the loop. True: leave now.
-    REEF_MEMBER bool check(bool = false) {
+    REEF_MEMBER bool check() {
         barrier();
         return false;
     }
-    REEF_MEMBER bool decide() { return false; }
-    REEF_MEMBER bool decided() { return false; }
+    REEF_MEMBER bool look() { return check(); }
     REEF_MEMBER void enter() {
         dependency_launch();
         dependency_wait();
@@ -76,15 +76,12 @@ template <> struct Gate<true> {
     u32* words;  // two words of shared memory, at its start, which take turns
     u32 block;   // its number, or the cluster's where a cluster is the unit of restoration
     Chunk window;
-    u32 early, seen, turn;
-    bool begun;
+    u32 seen;
+    u32 turn;  // counts decisions
 
     REEF_MEMBER Gate(const Place& where, u32 number)
-        : place(where), words((u32*)shared_memory()), block(number), window{}, early(0), seen(0), turn(0), begun(false) {
-        if (thread_index() == 0) {
-            window = load_words(place.window);
-            early = load_relaxed(place.queue_epoch);
-        }
+        : place(where), words((u32*)shared_memory()), block(number), window{}, seen(0), turn(0) {
+        if (thread_index() == 0) window = load_words(place.window);
     }
 
     // Directly after dependency_wait().
@@ -93,47 +90,39 @@ template <> struct Gate<true> {
     }
 
     // Thread 0: no earlier window has finished this block.
-    REEF_MEMBER bool wanted() {
+    REEF_MEMBER bool wanted() const {
         if (place.kernel != window.word[Window::next]) return place.kernel > window.word[Window::next];
         const u32 under = window.word[Window::left_under];
         return under == 0 || load_relaxed(place.left + block) == under;
     }
-
-    // Thread 0: whether the block leaves, by what it read of the epoch. Before the barrier across which that is told.
-    REEF_MEMBER bool leaves(u32 epoch) {
-        const bool stale = moved_on(epoch, window.word[Window::epoch]);
-        if (!begun && !wanted()) return true;
-        begun = true;
-        if (stale) {
-            store_relaxed(place.left + block, window.word[Window::epoch]);
-            lower(place.window + Window::least_left, place.kernel);
-        }
-        return stale;
-    }
-    REEF_MEMBER void tell(u32 epoch) {
-        if (thread_index() == 0) words[turn] = leaves(epoch);
+    // Before the first decision: a block that is not wanted takes its window for stale.
+    REEF_MEMBER void ready() {
+        if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;
     }
 
-    // The barrier of the loop, and a check point. True: leave, before the next check point and before any store.
-    // by_early: by what was read before the kernel before had ended; a decision by what was read later must follow.
-    REEF_MEMBER bool check(bool by_early = false) {
-        tell(by_early ? early : seen);
+    // The barrier of a loop. True: leave now.
+    REEF_MEMBER bool check() {
+        if (turn == 0) ready();
+        return look();
+    }
+    // The same where ready() was called ahead of the loop.
+    REEF_MEMBER bool look() {
+        decide();
         barrier();
-        if (thread_index() == 0 && !by_early && place.kernel >= window.word[Window::shielded])
-            seen = load_relaxed(place.queue_epoch);
+        if (thread_index() == 0 && place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);
         return decided();
     }
 
-    // After a check: thread 0 decides by what was read last; everybody has it by decided() after the next barrier.
-    REEF_MEMBER bool decide() {
-        bool leave = false;
-        begun = true;
-        if (thread_index() == 0) words[turn] = leave = leaves(seen);
-        return leave;
+    REEF_MEMBER void decide() {
+        if (thread_index() == 0) words[turn & 1] = moved_on(seen, window.word[Window::epoch]);
     }
     REEF_MEMBER bool decided() {
-        const bool leave = words[turn] != 0;
-        turn ^= 1;
+        const bool leave = words[turn & 1] != 0;
+        turn++;
+        if (leave && thread_index() == 0 && wanted()) {
+            store_relaxed(place.left + block, window.word[Window::epoch]);
+            lower(place.window + Window::least_left, place.kernel);
+        }
         return leave;
     }
 
@@ -146,7 +135,8 @@ template <> struct Gate<true> {
     // The only check point of a kernel without a loop, before its first store; the plain form has no barrier there.
     // True: leave now.
     REEF_MEMBER bool stop() {
-        tell(seen);
+        ready();
+        decide();
         barrier();
         return decided();
     }

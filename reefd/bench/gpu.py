@@ -204,6 +204,22 @@ def preemption(device: _engine.GpuDevice, depths: Sequence[int], rounds: int) ->
     return found
 
 
+def splits(device: _engine.GpuDevice, folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """By the number of compute units set aside: microseconds of the network as real-time work on the others, and as
+    best-effort work on those. 0: each on the whole device. Nothing runs beside it."""
+    loaded, info = Loaded(device, folder), device.info
+    device.write_epoch(_BEST_EFFORT, 1)
+    found = {}
+    for aside in range(0, info["split_most"] + 1, info["split_granule"] or 1):
+        times = {}
+        for name, queue, preemptible in (("real_time_us", _REAL_TIME, False), ("best_effort_us", _BEST_EFFORT, True)):
+            device.repeat(queue, loaded.request, 10, 1, preemptible, split=aside)
+            whole = device.repeat(queue, loaded.request, rounds, 1, preemptible, split=aside)[1]
+            times[name] = round(statistics.median(whole) / 1e3, 2)
+        found[str(aside)] = times
+    return found
+
+
 def torch_latency(python: str, networks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """PyTorch's figures by "network dtype": the faster of its two memory formats."""
     script = Path(__file__).with_name("gpu_torch.py")
@@ -260,6 +276,13 @@ def measure(
             f"exact resnet50 {dtype}",
             lambda dtype=dtype: exactness(device, folder / f"resnet50-{dtype}", 1000),  # type: ignore[misc]
         )
+    result["splits"] = {
+        f"{network}-float16": attempt(
+            f"splits {network}",
+            lambda network=network: splits(device, folder / f"{network}-float16", 100),  # type: ignore[misc]
+        )
+        for network in networks
+    }
     result["preemption"] = attempt("preemption", lambda: preemption(device, (64, 512, 4096, 16384, 98304), 200))
     from reefd.bench import gpu_beside
 

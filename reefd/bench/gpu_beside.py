@@ -20,18 +20,15 @@ from reefd.bench import child
 from reefd.bench.daemon import BenchError, PrivateDaemon
 
 RT_MODEL = "resnet50-float16"
-LOADS = {
-    "one": ("resnet152-float16",),
-    "five": (
-        "resnet152-float16",
-        "densenet121-float16",
-        "vgg16-float16",
-        "inception_v3-float16",
-        "mobilenet_v2-float16",
-    ),
+FIVE = ("resnet152", "densenet121", "vgg16", "inception_v3", "bert_base")
+# Name: networks, batch, real-time requests a second. A daemon and the policies beside one another for each.
+LOADS: dict[str, tuple[tuple[str, ...], int, float]] = {
+    "one": (FIVE[:1], 1, 200.0),
+    "five": (FIVE, 1, 200.0),
+    "one, batch 32": (FIVE[:1], 32, 200.0),
+    "five, batch 32": (FIVE, 32, 200.0),
 }
-POLICIES = ("reset", "reef", "wait", "streams", "sequential")
-RATE = 200.0
+POLICIES = ("reef", "wait", "streams", "sequential")
 SLOTS = 3
 Attempt = Callable[[str, Callable[[], Any]], Any]
 
@@ -96,16 +93,16 @@ class _Times(NamedTuple):
     woke: list[int]
 
 
-def _requests(client: Client, seconds: float, announce_s: float = 0.0) -> _Times:
-    """Requests at RATE, spinning for the answer; with `announce_s` announced that long ahead."""
+def _requests(client: Client, seconds: float, rate: float, announce_s: float = 0.0) -> _Times:
+    """Requests at a rate, spinning for the answer; with `announce_s` announced that long ahead."""
     times = _Times([], [], [], [])
     random = np.random.default_rng(2)
     with client.loan() as loan:
         for tensor in loan.inputs.values():
             tensor[:] = random.random(tensor.array.shape, np.float32)
         start = time.monotonic_ns()
-        for number in range(int(seconds * RATE)):
-            due = start + int((number + random.uniform(0, 0.3)) * 1e9 / RATE)
+        for number in range(int(seconds * rate)):
+            due = start + int((number + random.uniform(0, 0.3)) * 1e9 / rate)
             while time.monotonic_ns() < due - int(announce_s * 1e9) - 200_000:
                 time.sleep(50e-6)
             if announce_s:
@@ -139,30 +136,39 @@ def _figures(times: _Times) -> dict[str, float]:
     }
 
 
-def one_case(folder: Path, policy: str, models: tuple[str, ...], seconds: float) -> dict[str, Any]:
+def resource_of(network: str, batch: int) -> str:
+    """The resource that a load of this network and batch runs, in fp16."""
+    return f"{network}-float16" if batch == 1 else f"{network}-b{batch}-float16"
+
+
+def one_case(folder: Path, policy: str, load: str, seconds: float) -> dict[str, Any]:
     """Alone, beside, and announced beside; best-effort answers a second without and with real-time work."""
+    networks, batch, rate = LOADS[load]
     manifests = {"rt.yaml": f"version: 1\ntask: rt\nclass: rt\nmodel: {RT_MODEL}\nslots: 2\n"}
     tasks = []
-    for number, model in enumerate(models):
+    for number, network in enumerate(networks):
+        name = resource_of(network, batch)
+        if not (folder / name).exists():
+            raise BenchError(f"{folder} has no {name}: `python -m reefd.bench.gpu_prepare` makes it")
         tasks.append(f"be{number}")
-        manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {model}\nslots: {SLOTS}\n"
-    figures: dict[str, Any] = {}
+        manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {name}\nslots: {SLOTS}\n"
+    figures: dict[str, Any] = {"networks": networks, "batch": batch, "rate": rate}
     with PrivateDaemon(
         manifests, resource_dirs=[folder.resolve()], device="cuda", settings={"policy": policy}, spinning="always"
     ) as daemon:
         os.environ["REEF_SOCKET"] = str(daemon.socket)
         with Client("rt", timeout=30.0, spin=math.inf) as client:
-            _requests(client, 0.3)
-            figures["alone"] = _figures(_requests(client, seconds))
+            _requests(client, 0.3, rate)
+            figures["alone"] = _figures(_requests(client, seconds / 2, rate))
             background = _Load(tasks)
             try:
                 time.sleep(0.3)
                 background.answers()
                 time.sleep(seconds / 2)
                 figures["be_per_s_without_rt"] = round(background.answers() / (seconds / 2), 1)
-                figures["beside"] = _figures(_requests(client, seconds))
+                figures["beside"] = _figures(_requests(client, seconds, rate))
                 figures["be_per_s"] = round(background.answers() / seconds, 1)
-                figures["announced"] = _figures(_requests(client, seconds, announce_s=100e-6))
+                figures["announced"] = _figures(_requests(client, seconds, rate, announce_s=100e-6))
             finally:
                 background.signal(signal.SIGCONT)
                 background.close()
@@ -174,12 +180,12 @@ def one_case(folder: Path, policy: str, models: tuple[str, ...], seconds: float)
 def measure(folder: Path, seconds: float, attempt: Attempt) -> dict[str, Any]:
     """Every load under every policy."""
     found: dict[str, Any] = {}
-    for name, models in LOADS.items():
+    for load in LOADS:
         for policy in POLICIES:
-            key = f"{name} {policy}"
+            key = f"{load}: {policy}"
             found[key] = attempt(
                 key,
-                lambda policy=policy, models=models: one_case(folder, policy, models, seconds),  # type: ignore[misc]
+                lambda policy=policy, load=load: one_case(folder, policy, load, seconds),  # type: ignore[misc]
             )
     return found
 
