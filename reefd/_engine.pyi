@@ -116,12 +116,19 @@ class LocalDevice:
         epoch: int,
         preemptible: bool,
         finish_blocks: bool = False,
+        split: int = 0,
     ) -> int:
-        """Launches kernels [first, last) as one window; returns its mark."""
+        """Launches kernels [first, last) as one window; returns its mark. ValueError: the device has no such split."""
     def write_epoch(self, queue: int, epoch: int) -> None: ...
     def retired(self, queue: int) -> int: ...
     def repeat(
-        self, queue: int, request: LocalRequest, rounds: int, epoch: int = 0, preemptible: bool = False
+        self,
+        queue: int,
+        request: LocalRequest,
+        rounds: int,
+        epoch: int = 0,
+        preemptible: bool = False,
+        split: int = 0,
     ) -> tuple[list[int], list[int]]:
         """Runs the request `rounds` times, one after the other: nanoseconds until launch() returned, and until the
         window was seen to have retired."""
@@ -130,7 +137,7 @@ class LocalDevice:
     def wait(self, queue: int, mark: int, seconds: float = 60.0) -> bool:
         """Until the mark was retired. False: not within that time, or the device failed."""
     fault: str | None
-    info: dict[str, Any]  # name, detail, compute_units, queues, queue_depth, realtime
+    info: dict[str, Any]  # name, detail, compute_units, queues, queue_depth, split_granule, split_most, realtime
     def load(self, spec: ModelSpec) -> Model: ...
     def run(
         self,
@@ -241,7 +248,7 @@ class Profile:
     def __init__(self, *, kernel_ns: Sequence[int] = (), padding: Sequence[tuple[int, int]] = ()) -> None:
         """kernel_ns: of each kernel alone on the whole device; empty: not measured, then times are learned while it
         runs. padding: (last kernel + 1, compute units for best-effort work beside it) of each segment of a real-time
-        model, in order, up to its last kernel; units are a multiple of split_granule and fewer than the device has;
+        model, in order, up to its last kernel; units are a multiple of split_granule, at most split_most;
         empty: nothing beside it."""
 
 class TaskSpec:
@@ -288,7 +295,7 @@ class Engine:
         does."""
     device: dict[str, Any]
     """kind, name, detail, target (what GPU code must be made for), compute_units, queues, split_granule (0: no padding
-    on this device), can_reset, may_spin, policy;
+    on this device), split_most, can_reset, may_spin, policy;
     realtime: what was granted, once started."""
     event_fd: int  # readable when poll_events() has something
     turns: int  # of the engine thread so far: it grows at least ten times a second. Reading it waits for nothing

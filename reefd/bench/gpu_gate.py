@@ -18,27 +18,28 @@ from typing import Any
 import numpy as np
 
 from reefd import _engine, resource
-from reefd.gpu import stored
-from reefd.gpu.program import build_program, compile_all
+from reefd.gpu.program import build_program, compile_all, plan_program
+from reefd.gpu.source import headers_dir
 from reefd.resource.load import model_spec
 
 ROUNDS, REPEATS = 7, 40
 # Without: which text of the sources becomes which.
 PIECES: dict[str, list[tuple[str, str]]] = {
     "nothing": [],
-    "publish": [("if (block == 0 && valid) publish(place.progress, place.kernel);", "")],
-    "bits set": [("if (thread_index() == 0) set_bits(place.bits + block / 32, 1u << block % 32);", "")],
-    "bits read": [("finished = load_relaxed(place.bits + block / 32);", "")],
-    "first look": [("if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);", "")],
-    "later looks": [("if (!leave && place.kernel >= shielded) seen = load_relaxed(place.queue_epoch);", "")],
+    "wanted": [("if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;", "")],
+    "first look": [
+        ("void begin() {\n        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);", "void begin() {")
+    ],
+    "later looks": [
+        ("place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);", "false) {}")
+    ],
     "later checks": [("if (!Preemptible || t % K::PERIOD != 0) {", "if (!Preemptible || t != 0) {")],
-    "shared word": [("bool leave = words[turn] != 0;", "bool leave = false;")],
+    "shared word": [("const bool leave = words[turn & 1] != 0;", "const bool leave = false;")],
 }
 PIECES["everything"] = [
     *(change for changes in PIECES.values() for change in changes),
-    ("window_epoch = load_relaxed(place.window_epoch);", ""),
-    ("shielded = load_relaxed(place.window_epoch + 1);", ""),
-    ("if (thread_index() == 0) words[turn] = !valid || (finished >> block % 32 & 1);", ""),
+    ("if (thread_index() == 0) words[turn & 1] = moved_on(seen, window.word[Window::epoch]);", ""),
+    ("if (thread_index() == 0) window = load_words(place.window);", ""),
 ]
 
 
@@ -48,15 +49,16 @@ def _changed(text: str, changes: Sequence[tuple[str, str]]) -> str:
     return text
 
 
-def check_pieces(headers: str) -> list[str]:
+def missing_pieces() -> list[str]:
     """The pieces whose text is not in the sources any more."""
+    headers = "".join(path.read_text() for path in headers_dir().glob("*.cuh"))
     return [name for name, changes in PIECES.items() for old, _ in changes if old not in headers]
 
 
 class _Variant:
     def __init__(self, device: _engine.GpuDevice, read: resource.Resource, changes: Sequence[tuple[str, str]]) -> None:
         spec = model_spec(read)
-        program = stored.plan(read, device.info["target"])
+        program = plan_program(read.model, read.weights, device.info["target"], read.model.precision)
         spec.set_program(
             build_program(
                 program,
@@ -67,7 +69,7 @@ class _Variant:
         generator = np.random.default_rng(5)
         inputs: list[Any] = [generator.random(storage[i].shape, np.float32) for i in read.model.inputs]
         outputs: list[Any] = [np.zeros(storage[i].shape, np.float32) for i in read.model.outputs]
-        self.device = device
+        self.device, self.launches = device, len(program.steps)
         self.request = _engine.LocalRequest(device, device.load(spec), inputs, outputs)
 
     def median_us(self, preemptible: bool) -> float:
@@ -86,7 +88,7 @@ def measure(device: _engine.GpuDevice, folder: Path) -> dict[str, Any]:
             times[name].append(variant.median_us(True))
     found = {name: round(statistics.median(values), 2) for name, values in times.items()}
     return {
-        "launches": len(stored.plan(read, device.info["target"]).steps),
+        "launches": variants["nothing"].launches,
         "plain_us": found["plain"],
         "preemptible_us": found["nothing"],
         "cost": round(found["nothing"] / found["plain"], 4),
@@ -95,6 +97,8 @@ def measure(device: _engine.GpuDevice, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    if missing := missing_pieces():
+        raise SystemExit(f"gpu_gate: the sources have changed, correct PIECES: {', '.join(missing)}")
     device = _engine.GpuDevice("cuda")
     for folder in sys.argv[1:]:
         print(json.dumps({"network": Path(folder).name, **measure(device, Path(folder))}), flush=True)

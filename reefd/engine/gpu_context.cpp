@@ -54,7 +54,8 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
 
     const auto count = static_cast<uint32_t>(model_->kernels.size());
     for (uint32_t k = 0; k <= count; k++)
-        places_.push_back({epoch_word_, window_words_, k < count ? memory_.at(layout.left + model_->kernels[k].left_offset) : nullptr,
+        places_.push_back({epoch_word_, window_words_,
+                           k < count ? memory_.at(layout.left + model_->kernels[k].left_offset) : nullptr,
                            host_.device_at(kProgress), k});
     for (uint32_t k = 0; k < count; k++) {
         GpuArgs args{};

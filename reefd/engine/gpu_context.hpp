@@ -98,7 +98,7 @@ private:
     DeviceMemory memory_;
     HostMemory host_;
     std::vector<GpuArgs> arguments_;
-    std::vector<GpuPlace> places_;  // one more than kernels: the end of the model
+    std::vector<GpuPlace> places_;         // one more than kernels: the end of the model
     std::vector<DriverGraphExec*> whole_;  // by split; empty: none was captured
     std::vector<GpuSegment> segments_;
 

@@ -70,9 +70,9 @@ private:
         std::vector<DriverStream*> streams;  // by split; [0] has the whole device
         DriverStream* stream = nullptr;      // of these, the one launched on last
         DriverEvent* changed = nullptr;      // orders the next one behind it
-        void* count = nullptr;           // device memory
-        void* mark = nullptr;            // host memory as the device sees it
-        const uint32_t* word = nullptr;  // the same as the host sees it
+        void* count = nullptr;               // device memory
+        void* mark = nullptr;                // host memory as the device sees it
+        const uint32_t* word = nullptr;      // the same as the host sees it
         uint32_t epoch = 0;
         uint32_t launched = 0;
         uint32_t seen = 0;
@@ -95,9 +95,9 @@ private:
     int device_ = 0;
     DeviceMemory counts_;
     HostMemory words_;
-    DriverStream* signals_ = nullptr;  // epoch writes: never behind anything
-    std::vector<DriverSplit*> splits_;                  // i-th: (i + 1) granules set aside
-    std::vector<DriverStream*> capture_best_effort_;    // by split
+    DriverStream* signals_ = nullptr;                 // epoch writes: never behind anything
+    std::vector<DriverSplit*> splits_;                // i-th: (i + 1) granules set aside
+    std::vector<DriverStream*> capture_best_effort_;  // by split
     std::vector<DriverStream*> capture_real_time_;
     mutable std::vector<Queue> queues_;
     std::mutex loading_;

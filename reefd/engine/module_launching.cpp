@@ -60,9 +60,8 @@ uint32_t launch(LocalDevice& self, QueueId queue, LocalRequest& request, uint32_
     if (self.marks[queue] - retired >= self.device.info().queue_depth)
         throw nb::value_error("the queue is full");
     const uint32_t mark = ++self.marks[queue];
-    self.device.launch(queue,
-                       {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks,
-                        split});
+    self.device.launch(
+        queue, {request.context.get(), request.binding, first, last, epoch, preemptible, mark, finish_blocks, split});
     return mark;
 }
 
@@ -94,7 +93,8 @@ std::pair<std::vector<uint64_t>, std::vector<uint64_t>> repeat(LocalDevice& self
     for (uint32_t round = 0; round < rounds; round++) {
         self.device.clear_record(*request.context);
         const uint64_t start = self.device.now_ns();
-        const uint32_t mark = launch(self, queue, request, 0, request.model->kernels(), epoch, preemptible, false, split);
+        const uint32_t mark =
+            launch(self, queue, request, 0, request.model->kernels(), epoch, preemptible, false, split);
         launching.push_back(self.device.now_ns() - start);
         while (self.device.retired(queue) != mark && !(self.device.now_ns() - start > 1'000'000'000)) {
         }

@@ -76,7 +76,7 @@ class HostKernels:
         """A valid window from kernel `first` on, or further where blocks of kernels up to `reached` left."""
         epoch = int(self.queue_epoch[0])
         words = (ctypes.c_uint64 * 8)(self.window.ctypes.data, first << 32 | epoch, reached)
-        self.library.reef_window_begin(words, ctypes.byref(Place()))
+        self.entries.reef_window_begin(words, ctypes.byref(Place()))
 
     def launch(
         self, index: int, args: list[Array | None], *, preemptible: bool = False, descending: bool = False

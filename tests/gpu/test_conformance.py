@@ -367,9 +367,7 @@ def test_windows_of_other_splits_run_in_order(bench: Bench) -> None:
             while first < request.kernels:
                 last = min(request.kernels, first + generator.randrange(1, 9))
                 split = generator.choice(splits)
-                request.launch(
-                    queue, bench.epochs[queue], first=first, last=last, preemptible=preemptible, split=split
-                )
+                request.launch(queue, bench.epochs[queue], first=first, last=last, preemptible=preemptible, split=split)
                 if request.mark - bench.device.retired(queue) >= 6:
                     request.wait()
                 first = last
@@ -394,7 +392,7 @@ def test_preempted_from_split_to_split(bench: Bench) -> None:
         assert request.result() == bench.expected
 
 
-@pytest.mark.skipif(bool(REAL), reason="a card does not say where its kernels ran; REEF_TEST_GPU unset: the stand-ins do")
+@pytest.mark.skipif(bool(REAL), reason="a card does not say where kernels ran: unset REEF_TEST_GPU")
 @pytest.mark.parametrize("kind", GPUS)
 def test_kernels_keep_to_their_part_of_the_device(kind: str) -> None:
     bench = Bench(kind, chain(kind, 11, 3008))

@@ -41,3 +41,9 @@ def test_auto_is_the_cpu_where_no_kernel_driver_is() -> None:
         assert devices.found_device("auto") == "cpu"
         patched.setattr(devices, "_NODES", {"cuda": "/nonexistent", "hip": "/dev/null"})
         assert devices.found_device("auto") == "hip"
+
+
+def test_the_pieces_of_the_gate_that_the_benchmark_takes_out_are_there() -> None:
+    from reefd.bench.gpu_gate import missing_pieces
+
+    assert missing_pieces() == []
