@@ -76,10 +76,11 @@ void RealtimeThread::lower() {
     state_.store(lowering, std::memory_order_release);
     in_fifo_ = !set(ordinary_policy_, 0);
     uint32_t seen = lowering;
-    if (!in_fifo_ && state_.compare_exchange_strong(seen, ordinary, std::memory_order_acq_rel))
+    if (state_.compare_exchange_strong(seen, in_fifo_ ? raised : ordinary, std::memory_order_acq_rel))
         return;
+    // Urged meanwhile, perhaps before the call above took effect. Whoever did it stores `raised`, and nobody else: else that
+    // store could come after the next lowering.
     in_fifo_ = set(SCHED_FIFO, priority_);
-    state_.store(in_fifo_ ? raised : ordinary, std::memory_order_release);
 }
 
 void RealtimeThread::enter_real_time(uint64_t now_ns) {
@@ -89,11 +90,12 @@ void RealtimeThread::enter_real_time(uint64_t now_ns) {
     raise();
 }
 
-void RealtimeThread::enter_best_effort() {
+bool RealtimeThread::enter_best_effort() {
     if (!in_fifo_ && state_.load(std::memory_order_relaxed) == ordinary)
-        return;
+        return false;
     account(monotonic_ns());
     lower();
+    return true;
 }
 
 void RealtimeThread::go_to_sleep(uint64_t now_ns) { enter_real_time(now_ns); }
@@ -118,8 +120,8 @@ void RealtimeThread::urge(uint64_t now_ns) {
             return;
         urged_ns_.store(now_ns, std::memory_order_relaxed);
     } while (!state_.compare_exchange_weak(seen, raising, std::memory_order_acq_rel));
-    if (seen == ordinary)
-        state_.store(set(SCHED_FIFO, priority_) ? raised : ordinary, std::memory_order_release);
+    // One that is lowering itself too: another thread may have taken its processor in the middle of that.
+    state_.store(set(SCHED_FIFO, priority_) ? raised : ordinary, std::memory_order_release);
 }
 
 }  // namespace reef

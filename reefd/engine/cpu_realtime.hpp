@@ -44,8 +44,8 @@ public:
     bool probe(int priority);
 
     void enter_real_time(uint64_t now_ns);  // before real-time blocks
-    void enter_best_effort();               // before best-effort blocks
-    void go_to_sleep(uint64_t now_ns);      // raised while asleep, which costs nothing
+    bool enter_best_effort();           // before best-effort blocks; true: it changed its class, and time has passed
+    void go_to_sleep(uint64_t now_ns);  // raised while asleep, which costs nothing
     void woke(uint64_t now_ns);
     void spent(uint64_t now_ns);  // after a real-time block
 
@@ -53,8 +53,8 @@ public:
     void urge(uint64_t now_ns);
 
 private:
-    // `raising`: whoever stored it is about to raise the thread. `lowering`: the thread lowers itself; one who stores
-    // `raising` over it has it raise itself again.
+    // `raising`: whoever stored it raises the thread and stores `raised`. `lowering`: the thread lowers itself; where one
+    // stores `raising` over it, the thread raises itself again too, since it cannot know whose call came last.
     enum State : uint32_t { ordinary, lowering, raising, raised };
 
     bool set(int policy, int priority);

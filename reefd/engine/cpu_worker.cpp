@@ -175,15 +175,17 @@ bool CpuWorker::run_blocks(CpuQueue& queue, CpuWindow& window, bool real_time) {
 }
 
 bool CpuWorker::may_begin(const CpuQueue& queue, CpuWindow& window, bool real_time) {
-    if (window.preemptible && queue.epoch() != window.epoch) {
-        window.close();
-        return false;
-    }
-    if (real_time)
-        return true;
-    if (!shared_.best_effort_may_begin(window.split, index_))
-        return false;
-    class_->enter_best_effort();
+    do {
+        if (window.preemptible && queue.epoch() != window.epoch) {
+            window.close();
+            return false;
+        }
+        if (real_time)
+            return true;
+        if (!shared_.best_effort_may_begin(window.split, index_))
+            return false;
+        // Whoever waited for this processor may have it as soon as this thread is an ordinary one again, for milliseconds.
+    } while (class_->enter_best_effort());
     return true;
 }
 

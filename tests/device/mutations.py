@@ -70,8 +70,8 @@ MUTATIONS: dict[str, Mutation] = {
     "abandoned block counts": (WORKER, "if (!finished) {", "if (!finished && real_time) {"),
     "real time not first": (
         WORKER,
-        "    if (!shared_.best_effort_may_begin(window.split, index_))\n        return false;\n    class_",
-        "    class_",
+        "        if (!shared_.best_effort_may_begin(window.split, index_))\n            return false;\n        //",
+        "        //",
     ),
     "split not left aside": (WORKER_H, " || aside(worker, real_time.split))", ")"),
     "split on every worker": (WORKER_H, "        return aside(worker, split);\n", "        return true;\n"),
