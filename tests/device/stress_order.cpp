@@ -196,6 +196,21 @@ void splits(const Arguments& arguments) {
         for (uint32_t id : {2u, 3u})
             for (uint32_t block = 0; block < 3 * workers; block++)
                 CHECK(records[id].finished[block] == 1);
+        // Without real-time work too, a window keeps to its split: the other workers have nothing else to do.
+        Once alone(device, beside);
+        clear_records();
+        released = false;
+        device.write_epoch(1, epoch);
+        device.launch(1, {alone.context.get(), alone.slot.binding(), 0, 2, epoch, true, ++mark, false, split});
+        while (begun(2) < split)
+            sched_yield();
+        for (const uint64_t until = monotonic_ns() + 300'000; monotonic_ns() < until;)
+            sched_yield();
+        CHECK(begun(2) == split);
+        released = true;
+        wait_for(device, 1, mark);
+        check_output(beside, alone.slot);
+        epoch++;
     }
 }
 
