@@ -112,6 +112,8 @@ def read_code(resource: Resource, processor: str) -> Code | None:
 
 def processors(resource: Resource) -> list[str]:
     """The GPUs that a resource holds code for. ResourceError."""
+    if not resource.digest:  # made in memory, without a folder
+        return []
     return sorted(match[1] for name in read_sums(resource.path) if (match := _CODE.fullmatch(name)))
 
 
