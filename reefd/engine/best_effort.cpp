@@ -29,7 +29,11 @@ void BestEffort::begin() {
 // ---------------------------------------------------------------- requests come and go
 
 void BestEffort::submit(Request& request) {
-    request.model->waiting.push_back(request);
+    if (request.alone) {
+        request.model->waiting.push_front(request);
+    } else {
+        request.model->waiting.push_back(request);
+    }
     if (request.deadline_ns != 0) {
         deadlines_.push(request);
     }
@@ -119,14 +123,14 @@ void BestEffort::invalidate(QueueId id, bool preempted) {
 // else a new one that finds an execution context.
 Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
     for (Request* request = task.started.front(); request; request = decltype(task.started)::next(*request)) {
-        if (!request->stale && request->ending == 0 && request->launched < request->model->kernels &&
-            (request->in_flight == 0 || request->queue == queue)) {
+        if ((!retrying_ || request->alone) && !request->stale && request->ending == 0 &&
+            request->launched < request->model->kernels && (request->in_flight == 0 || request->queue == queue)) {
             return request;
         }
     }
     TaskModel* oldest = nullptr;
     for (TaskModel& model : task.models) {
-        if (!model.waiting.empty() && !model.free_contexts.empty() &&
+        if (!model.waiting.empty() && !model.free_contexts.empty() && (!retrying_ || model.waiting.front()->alone) &&
             (!oldest || model.waiting.front()->arrival < oldest->waiting.front()->arrival)) {
             oldest = &model;
         }
@@ -247,7 +251,8 @@ void BestEffort::widen(uint32_t units, uint64_t now_ns) {
     }
 }
 
-void BestEffort::launch(const Grant& grant, uint64_t now_ns) {
+void BestEffort::launch(const Grant& grant, bool retrying, uint64_t now_ns) {
+    retrying_ = retrying;
     const uint32_t units = std::min(grant.units, units_);
     if (units == 0) {
         return;

@@ -38,7 +38,8 @@ public:
     // Invalidates the windows that may run on more compute units than the last `units`. They can never run again once this
     // returns; what is on the device leaves at its next check point.
     void confine(uint32_t units);
-    void launch(const Grant& grant, uint64_t now_ns);
+    // `retrying`: only what is marked to run alone is launched.
+    void launch(const Grant& grant, bool retrying, uint64_t now_ns);
     // Reads retirements and completes what is done. True when something retired.
     bool progress(uint64_t now_ns);
 
@@ -110,6 +111,7 @@ private:
     const uint32_t units_;
     const uint32_t depth_;
     uint32_t window_part_ = 1;
+    bool retrying_ = false;
 
     Shares shares_;
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;

@@ -24,6 +24,12 @@ public:
         tail_ = &item;
     }
 
+    void push_front(T& item) {
+        (item.*L) = {nullptr, head_, true};
+        (head_ ? (head_->*L).previous : tail_) = &item;
+        head_ = &item;
+    }
+
     void remove(T& item) {
         Link<T>& link = item.*L;
         (link.previous ? (link.previous->*L).next : head_) = link.next;

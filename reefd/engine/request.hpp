@@ -32,6 +32,7 @@ struct Request {
     uint32_t slot = 0;
     Phase phase = Phase::idle;
     bool replayed = false;
+    bool alone = false;  // it was on a device whose daemon died: this time nothing else is there with it
     uint16_t preemptions = 0;
 
     uint32_t generation = 0;  // of the slot's last accepted request
@@ -60,7 +61,7 @@ struct Request {
     uint32_t abandoned_kernel = 0;
 
     Link<Request> session_link;       // Session::unstarted
-    Link<Request> queue_link;         // TaskModel::waiting, TaskModel::paused or Task::started
+    Link<Request> queue_link;         // Scheduler's retries, TaskModel::waiting, TaskModel::paused or Task::started
     HeapNode<Request> order_node;     // real time: the order of execution
     HeapNode<Request> deadline_node;  // best effort: the next deadline
 };

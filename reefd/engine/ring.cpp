@@ -121,6 +121,7 @@ void accept(RingContext& context, Session& session, const reef_sqe& sqe, uint64_
     request.start_ns = 0;
     request.preemptions = 0;
     request.replayed = false;
+    request.alone = false;
     request.ending = 0;
     const uint64_t relative = session.task.spec.deadline_ns;
     request.deadline_ns = sqe.deadline_ns ? sqe.deadline_ns : relative ? now_ns + relative : 0;
@@ -335,6 +336,7 @@ void complete(Request& request, int32_t status, uint64_t now_ns) {
     sync::store_release(slot.cq_index, index);
     sync::store_release(slot.state, final_state(status));
     request.phase = Phase::idle;
+    request.alone = false;
     request.cq_index = session.cq_tail++;
     --session.outstanding;
 

@@ -25,6 +25,14 @@ void Scheduler::submit(Request& request) {
     request.stale = false;
     request.served = false;
     request.abandonments = 0;
+    if (request.alone) {
+        retries_.push_back(request);
+    } else {
+        hand_over(request);
+    }
+}
+
+void Scheduler::hand_over(Request& request) {
     request.task->spec.real_time ? real_time_.submit(request) : best_effort_.submit(request);
 }
 
@@ -41,6 +49,11 @@ int32_t Scheduler::cancel(Request& request, int32_t status, uint64_t now_ns) {
 }
 
 void Scheduler::end(Request& request, int32_t status, uint64_t now_ns) {
+    if (request.alone && &request != retry_) {
+        retries_.remove(request);
+        completions_.completed(request, status, now_ns);
+        return;
+    }
     request.task->spec.real_time ? real_time_.end(request, status, now_ns) : best_effort_.end(request, status, now_ns);
 }
 
@@ -75,10 +88,35 @@ void Scheduler::dispatch(uint64_t now_ns) {
     }
     real_time_.expire(now_ns);
     best_effort_.expire(now_ns);
+    retry(now_ns);
     launch_real_time(now_ns);
     if (!best_effort_.empty()) {
-        best_effort_.launch(grant(), now_ns);
+        best_effort_.launch(grant(), retrying(), now_ns);
     }
+}
+
+// The next retry begins when the device is empty.
+void Scheduler::retry(uint64_t now_ns) {
+    if (retry_ && !retry_->alone) {
+        retry_ = nullptr;
+    }
+    for (Request* request = retries_.front(); request;) {
+        Request* next = decltype(retries_)::next(*request);
+        if (request->deadline_ns != 0 && request->deadline_ns <= now_ns) {
+            end(*request, -ETIME, now_ns);
+        }
+        request = next;
+    }
+    if (!retry_ && retrying() && !in_flight()) {
+        retry_ = retries_.front();
+        retries_.remove(*retry_);
+        hand_over(*retry_);
+    }
+}
+
+// Whoever holds the execution context that the next retry needs has to go on.
+bool Scheduler::retrying() const {
+    return retry_ || (!retries_.empty() && !retries_.front()->model->free_contexts.empty());
 }
 
 void Scheduler::set_step(Step step) {
@@ -93,7 +131,8 @@ void Scheduler::set_step(Step step) {
 Grant Scheduler::grant() const {
     const Grant granted = policy_.best_effort(*this);
     const bool beside = granted.units < device_.info().compute_units;
-    return step_ == Step::suspended || (step_ == Step::no_padding && beside) ? kNothing : granted;
+    const bool apart = step_ == Step::no_padding || retrying();
+    return step_ == Step::suspended || (apart && beside) ? kNothing : granted;
 }
 
 // What best-effort work has to leave is invalidated first: its blocks leave while the real-time model is launched.
@@ -117,7 +156,11 @@ void Scheduler::launch_real_time(uint64_t now_ns) {
 }
 
 uint64_t Scheduler::next_timer_ns() const {
-    return std::min({announcements_.next_ns(), real_time_.next_deadline_ns(), best_effort_.next_deadline_ns()});
+    uint64_t next = announcements_.next_ns();
+    for (const Request* request = retries_.front(); request; request = decltype(retries_)::next(*request)) {
+        next = request->deadline_ns != 0 ? std::min(next, request->deadline_ns) : next;
+    }
+    return std::min({next, real_time_.next_deadline_ns(), best_effort_.next_deadline_ns()});
 }
 
 }  // namespace reef

@@ -57,6 +57,9 @@ public:
     void relaunch(QueueId queue) { best_effort_.relaunch(queue); }
 
 private:
+    void hand_over(Request& request);
+    void retry(uint64_t now_ns);
+    bool retrying() const;
     void launch_real_time(uint64_t now_ns);
     Grant grant() const;
 
@@ -67,6 +70,11 @@ private:
     Step step_ = Step::normal;
     RealTime real_time_;
     BestEffort best_effort_;
+
+    // Requests that were on the device when a daemon died. One after the other, and while one runs nothing else does but
+    // real-time requests, which run one at a time themselves: if the daemon dies again, it is known of which.
+    List<Request, &Request::queue_link> retries_;
+    Request* retry_ = nullptr;  // the one that runs, or ran last
 
     Announcements announcements_;
 

@@ -175,6 +175,7 @@ void Session::take_over() {
                               : task.spec.deadline_ns != 0 ? slot.accept_ns + task.spec.deadline_ns
                                                            : 0;
         request.replayed = slot.state == REEF_SLOT_RUNNING;
+        request.alone = slot.attempts != 0;
         if (request.replayed && (slot.crashes >= kMaxCrashes || slot.attempts >= kMaxAttempts)) {
             request.ending = -EIO;
         }

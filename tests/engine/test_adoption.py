@@ -346,3 +346,56 @@ def test_a_region_of_another_task_is_not_adopted(sim):
     with pytest.raises(_engine.EngineError) as caught:
         client.regions.attach(sim.engine, other, 1, epoch=2, adopt=True)
     assert caught.value.code == -errno.EBADMSG
+
+
+# ---------------------------------------------------------------- retries run alone
+
+
+def test_what_was_on_the_device_is_run_again_alone(sim):
+    """Two were there when the daemon died: a second death must tell which of them it was."""
+    first = sim.task("first", "be", sim.model("a", (4, 100, 20), (4, 100, 20)), slots=2)
+    second = sim.task("second", "be", sim.model("b", (4, 100, 20), (4, 100, 20)), slots=2)
+    a, b = sim.session(first), sim.session(second)
+    a.submit(0)
+    b.submit(0)
+    sim.until(50)
+    assert a.slots[0].state == b.slots[0].state == lib.REEF_SLOT_RUNNING  # side by side
+    a.submit(1)
+    sim.engine.stop(grace_ns=0, keep_sessions=True)
+
+    after = Simulation()
+    tasks = [
+        after.task("first", "be", after.model("a", (4, 100, 20), (4, 100, 20)), slots=2),
+        after.task("second", "be", after.model("b", (4, 100, 20), (4, 100, 20)), slots=2),
+    ]
+    urgent = open_session(after.engine, after.task("rt", "rt", after.model("c", (4, 10, 10))), 3)
+    for number, (client, task) in enumerate(zip((a, b), tasks, strict=True), 1):
+        client.regions.attach(after.engine, task, number, epoch=2, adopt=True)
+    after.until(30)
+    urgent.submit(0)  # does not wait for them
+    after.until(5000)
+    (done,) = urgent.take()
+    assert after.times(done)[2] < 100
+    a_done, b_done = sorted(a.take(), key=lambda done: done.slot), b.take()
+    assert [done.status for done in (*a_done, *b_done)] == [0] * 3
+    spans = sorted((done.start_ns, done.end_ns) for done in (a_done[0], *b_done))
+    assert spans[0][1] <= spans[1][0]  # one after the other
+    assert a_done[1].start_ns >= spans[1][1]  # and what never ran before, after both
+    assert all(time < after.us(spans[0][1]) or time >= after.us(spans[1][0]) for time, *_ in after.events("block", "b"))
+    sim.engine = after.engine
+
+
+def test_a_retry_that_waits_for_its_turn_can_be_cancelled_and_expires(sim):
+    task = sim.task("first", "be", sim.model("a", (4, 1000, 20)), slots=2)
+    client = sim.session(task)
+    client.submit(0)
+    client.submit(1, deadline_ns=sim.absolute(1500))
+    sim.until(100)
+    assert client.slots[1].state == lib.REEF_SLOT_RUNNING
+    sim.engine.stop(grace_ns=0, keep_sessions=True)
+    after = Simulation()
+    task = after.task("first", "be", after.model("a", (4, 1000, 20)), slots=2)
+    client.regions.attach(after.engine, task, 1, epoch=2, adopt=True)
+    after.until(5000)
+    assert {done.slot: done.status for done in client.take()} == {0: 0, 1: -errno.ETIME}
+    sim.engine = after.engine
