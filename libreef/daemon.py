@@ -54,7 +54,9 @@ def probe(socket: SocketPath | None = None, *, timeout: float | None = 0.0) -> D
             raise DaemonUnreachable(code, f"no reefd at {where}: is it running, and is REEF_SOCKET right?")
         if code == -errno.EPROTONOSUPPORT:
             ours = f"{lib.REEF_ABI_MAJOR}.{lib.REEF_ABI_MINOR}"
-            raise error_of(code, f"reefd at {where} speaks ABI {info.abi_major}.{info.abi_minor}, this libreef {ours}")
+            theirs = f"{info.abi_major}.{info.abi_minor}"
+            words = f"speaks ABI {theirs}, this libreef speaks {ours}: install the libreef that came with it"
+            raise error_of(code, f"reefd at {where} {words}")
         raise error_of(code)
 
 
