@@ -124,7 +124,8 @@ def _amd(source: str, target: str) -> bytes:
     return _run(clang_command(target), source, ".hip", target)
 
 
-_GXX = ["g++", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off"]
+# Each object calls its own inline functions: those of another may belong to another runtime.
+_GXX = ["g++", "-std=c++20", "-shared", "-fPIC", "-march=native", "-ffp-contract=off", "-Wl,-Bsymbolic"]
 
 
 def _gxx(source: str) -> bytes:

@@ -45,22 +45,28 @@ def test_nvrtc_through_cuda_bindings() -> None:
         bindings.nvrtc("no_such_type x;", ["--gpu-architecture=sm_90a"])
 
 
-@needs_hiprtc
-def test_hiprtc_of_debians_library_makes_what_clang_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = kernel_source([KERNEL], "hip")
-    code = amd_resources(bindings._hiprtc_library(source, OPTIONS) or b"")
-    assert code.keys() >= FORMS and not any(used.scratch_bytes for used in code.values())
-    with pytest.raises(bindings.RefusedError, match="no_such_type"):
-        bindings._hiprtc_library("no_such_type x;", OPTIONS)
-    monkeypatch.setattr(compile, "find_clang", lambda: None)
-    assert amd_resources(compile_source(source, "gfx906")).keys() >= FORMS
-
-
 def in_a_process(code: str, folder: Path) -> str:
     """hip-python opens its libraries by their unversioned names, once."""
     environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@needs_hiprtc
+def test_hiprtc_of_debians_library_where_there_is_no_clang(tmp_path: Path) -> None:
+    """In a process of its own: the library brings a whole compiler with it."""
+    (tmp_path / "kernel.hip").write_text(kernel_source([KERNEL], "hip"))
+    code = (
+        "from pathlib import Path; from reefd.gpu import bindings, compile; compile.find_clang = lambda: None; "
+        "bindings._hiprtc_package = lambda source, options: None; "
+        f"folder = Path({str(tmp_path)!r}); "
+        "(folder / 'code').write_bytes(compile.compile_source((folder / 'kernel.hip').read_text(), 'gfx906'))\n"
+        "try: compile.compile_source('no_such_type x;', 'gfx906')\n"
+        "except compile.CompileError as error: print(error)"
+    )
+    assert "no_such_type" in in_a_process(code, tmp_path)
+    found = amd_resources((tmp_path / "code").read_bytes())
+    assert found.keys() >= FORMS and not any(used.scratch_bytes for used in found.values())
 
 
 @needs_hip_python
