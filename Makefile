@@ -25,6 +25,7 @@ help:
 	@echo 'make test-model  the protocols of the rings, of adoption and of preemption, model-checked with SPIN'
 	@echo 'make test-exact  every network of the zoo, interrupted at every kernel and at 1,000 instants (K=resnet50: only that)'
 	@echo 'make test-sanitize  the perception networks and the device under three sanitizers'
+	@echo 'make test-mutations  faults in device and scheduler, one at a time: which test notices each (K=word: only those)'
 	@echo 'make test-onnx   the operator tests of the onnx package: passed, unsupported by operator, failed'
 	@echo 'make test-random 5,000 random chains of operators against ONNX Runtime'
 	@echo 'make test-zoo    every network of the zoo against ONNX Runtime; the large ones take a while'
@@ -82,6 +83,12 @@ test-sanitize: setup
 	@echo 'about 10 minutes on two cores, the first time; most of it builds'
 	$(BIN)/python -m pytest -q -s -m sanitize tests/exact
 	$(BIN)/python -m pytest -q tests/device/test_stress.py -k tsan
+
+.PHONY: test-mutations
+test-mutations: setup
+	@echo 'over an hour on two cores: each fault is compiled, and the tests run until one notices'
+	$(BIN)/python tests/device/mutations.py $(K)
+	$(BIN)/python tests/engine/mutations.py $(K)
 
 test-onnx: setup
 	$(BIN)/python -m tests.onnx.conformance

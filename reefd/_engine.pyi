@@ -178,10 +178,10 @@ class CpuDevice(LocalDevice):
         one before to its own."""
     def block_times(
         self, model: Model, inputs: Sequence[Memory], outputs: Sequence[Memory], *, rounds: int
-    ) -> list[tuple[int, int]]:
-        """For each kernel instance the longest of its blocks and the longest time between two check points, in
-        nanoseconds; each block counts with the least of `rounds` runs. As many threads as the device has workers run
-        blocks at once; the caches are emptied before each instance."""
+    ) -> list[tuple[int, int, int]]:
+        """For each kernel instance the longest of its blocks, the longest time between two check points, and the
+        longest piece of a unit's snapshot (0: restorable), in nanoseconds; each counts with the least of `rounds` runs.
+        As many threads as the device has workers run at once; the caches are emptied before each instance."""
 
 def vacate(
     device: CpuDevice,

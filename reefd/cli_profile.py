@@ -107,7 +107,11 @@ def describe(folder: Path, profile: Profile) -> str:
     if longest is not None:
         checks = max(profile.kernels, key=lambda kernel: kernel.check_ns)
         lines.append(f"  longest between check points: {checks.check_ns / 1e3:.1f} us, {checks.name}")
-        lines.append(f"  longest block: {longest.block_ns / 1e3:.1f} us, {longest.name}")
+        blocks = max(profile.kernels, key=lambda kernel: kernel.block_ns)
+        lines.append(f"  longest block: {blocks.block_ns / 1e3:.1f} us, {blocks.name}")
+        copies = max(profile.kernels, key=lambda kernel: kernel.copy_ns)
+        if copies.copy_ns:
+            lines.append(f"  longest copy of a unit: {copies.copy_ns / 1e3:.1f} us, {copies.name}")
         lines.append(f"  can keep preempt_bound: {-(-longest.bound_ns // 1000)}us")
     lines.append(f"  {describe_padding(profile)}")
     return "\n".join(lines)

@@ -19,16 +19,30 @@ if TYPE_CHECKING:
     from reefd.resource.profile import KernelProfile, Machine, Profile
 
 
+_PREEMPTING = ("reef", "reset", "wait")  # policies
+
+
 def broken(
-    manifest: Manifest, resource: Resource, kind: str, device: str, machine: Machine, blocks: Sequence[int] = ()
+    manifest: Manifest,
+    resource: Resource,
+    kind: str,
+    device: str,
+    machine: Machine,
+    blocks: Sequence[int] = (),
+    *,
+    policy: str = "reef",
 ) -> str:
     """Why this model cannot keep, or is not known to keep, the task's preempt_bound on this kind of device (cpu, cuda,
     hip); empty where it can. `device`: the name that its profiles have. `blocks`: into how many blocks the device cut
-    each kernel, where it has loaded the model."""
+    each kernel, where it has loaded the model. `policy`: the engine's."""
     bound = manifest.preempt_bound_ns(kind)
     if bound == 0:
         return ""
     promise = f"preempt_bound {_microseconds(bound)} cannot be promised"
+    if policy not in _PREEMPTING:
+        return (
+            f"{promise}: under policy {policy} nothing is preempted; the policies that do are {', '.join(_PREEMPTING)}"
+        )
     profile = resource.profiles.get(device)
     again = f"; run `{_command(resource.path, device)}` on this machine while nothing else runs"
     if profile is None:
@@ -45,6 +59,8 @@ def broken(
 
 def _blame(kernel: KernelProfile) -> str:
     words = f"kernel {kernel.name} may hold a compute unit for {_microseconds(kernel.bound_ns)}"
+    if kernel.copy_ns == kernel.bound_ns:
+        return f"{words} while what it updates in place is saved or put back"
     if kernel.check_ns >= kernel.block_ns:
         return f"{words} between two check points"
     return (

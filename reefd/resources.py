@@ -121,7 +121,9 @@ class Store:
 
         device = self._engine.device
         here = machine.here(device)
-        words = promises.broken(manifest, resource, device["kind"], device["name"], here, model.blocks)
+        words = promises.broken(
+            manifest, resource, device["kind"], device["name"], here, model.blocks, policy=device["policy"]
+        )
         if words and manifest.enforce == "refuse":
             raise LoadError(f"model {resource_name}: {words}")
         hint = ""

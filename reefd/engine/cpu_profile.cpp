@@ -20,12 +20,18 @@ constexpr uint32_t kBuckets = 4096;
 
 constexpr size_t kCacheBytes = size_t{48} << 20;  // more than a processor's share of the last level
 
-uint32_t buckets_of(const CpuKernel& instance) { return std::min(instance.kernel.blocks, kBuckets); }
+uint32_t pieces_of(const CpuKernel& instance) { return instance.unit ? instance.unit->pieces : 0; }
+
+uint32_t buckets_of(const CpuKernel& instance) {
+    return std::min(std::max(instance.kernel.blocks, pieces_of(instance)), kBuckets);
+}
 
 // The least seen of each bucket, in ticks.
 struct Least {
     uint64_t block = UINT64_MAX;
     uint64_t check = UINT64_MAX;
+    uint64_t save = UINT64_MAX;  // a piece of a unit's snapshot
+    uint64_t back = UINT64_MAX;
 };
 
 // Two windows are on the device at a time, each with a context of its own.
@@ -70,14 +76,17 @@ public:
         const double tick_ns =
             static_cast<double>(monotonic_ns() - begin_ns) / static_cast<double>(cpu::ticks() - begin);
         std::vector<BlockTimes> times;
-        for (const std::vector<Least>& buckets : least_) {
-            Least longest{0, 0};
-            for (const Least& bucket : buckets) {
+        auto ns = [&](uint64_t ticks) { return static_cast<uint64_t>(static_cast<double>(ticks) * tick_ns); };
+        for (size_t kernel = 0; kernel < least_.size(); kernel++) {
+            Least longest{0, 0, 0, 0};
+            for (const Least& bucket : least_[kernel]) {
                 longest.block = std::max(longest.block, bucket.block);
                 longest.check = std::max(longest.check, bucket.check);
+                longest.save = std::max(longest.save, bucket.save);
+                longest.back = std::max(longest.back, bucket.back);
             }
-            times.push_back({static_cast<uint64_t>(static_cast<double>(longest.block) * tick_ns),
-                             static_cast<uint64_t>(static_cast<double>(longest.check) * tick_ns)});
+            const uint64_t copy = instances()[kernel].unit ? std::max(longest.save, longest.back) : 0;
+            times.push_back({ns(longest.block), ns(longest.check), ns(copy)});
         }
         return times;
     }
@@ -92,6 +101,13 @@ private:
             for (uint32_t kernel = 0; kernel < instances().size(); kernel++) {
                 empty_caches(thread);
                 barrier_.arrive_and_wait();
+                // Saved, then put back, each from where other work left the caches.
+                for (uint32_t pass = 0; instances()[kernel].unit && pass < 2; pass++) {
+                    copy_pieces(kernel, thread, pass != 0);
+                    barrier_.arrive_and_wait();
+                    empty_caches(thread);
+                    barrier_.arrive_and_wait();
+                }
                 run_kernel(kernel, thread, scratch);
                 barrier_.arrive_and_wait();
             }
@@ -106,13 +122,31 @@ private:
         asm volatile("" : : "r"(sum));
     }
 
+    // What a worker does between two looks at the epoch: a piece, and after the last one what makes the blocks ready.
+    void copy_pieces(uint32_t index, uint32_t thread, bool back) {
+        std::vector<Least>& least = least_[index];
+        const uint32_t buckets = buckets_of(instances()[index]);
+        for (uint32_t bucket = thread; bucket < buckets; bucket += threads_) {
+            uint64_t longest = 0;
+            for (uint32_t piece = bucket; piece < pieces_of(instances()[index]); piece += buckets) {
+                const uint64_t begin = cpu::ticks();
+                context_.copy(index, piece);
+                // Saved: as one whose blocks may be abandoned, so that the next pass puts it back.
+                context_.piece_done(index, back);
+                longest = std::max(longest, cpu::ticks() - begin);
+            }
+            uint64_t& slowest = back ? least[bucket].back : least[bucket].save;
+            slowest = std::min(slowest, longest);
+        }
+    }
+
     void run_kernel(uint32_t index, uint32_t thread, void* scratch) {
         const CpuKernel& instance = instances()[index];
         const cpu::Kernel& kernel = instance.kernel;
         std::vector<Least>& least = least_[index];
         const uint32_t buckets = buckets_of(instance);
         for (uint32_t bucket = thread; bucket < buckets; bucket += threads_) {
-            Least longest{0, 0};
+            Least longest{0, 0, 0, 0};
             for (uint32_t block = bucket; block < kernel.blocks; block += buckets) {
                 const uint64_t begin = cpu::ticks();
                 cpu::Probe probe{begin, 0};

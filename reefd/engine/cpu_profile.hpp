@@ -18,9 +18,10 @@ std::vector<uint64_t> kernel_times(CpuDevice& device, const std::shared_ptr<Devi
 struct BlockTimes {
     uint64_t block_ns;  // the longest block
     uint64_t check_ns;  // the longest time between check points; the block's begin and end count as such
+    uint64_t copy_ns;   // a unit: the longest piece of its snapshot, saved or put back; 0: restorable
 };
 
-// Of each kernel instance: the longest of its blocks, where each block counts with the least of `rounds` runs, as far as
+// Of each kernel instance: the longest of its blocks and of the pieces of its snapshot, where each block counts with the least of `rounds` runs, as far as
 // they are told apart (kBuckets). What an interrupt adds to one run is not the kernel's. The preemptible code runs, on
 // `threads` threads at once, which share caches and memory as workers do; before each instance the caches are emptied.
 std::vector<BlockTimes> block_times(const std::shared_ptr<DeviceModel>& model, const Binding& binding, uint32_t threads,

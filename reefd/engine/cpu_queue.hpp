@@ -20,8 +20,9 @@
 //   SYNC CHAIN     two stale windows: the next one's gate is closed, then the mark read; the mark is stored, then the next
 //                  gate read. One of the two threads sees both, and retires the next one.
 //   SYNC SLEEP, SYNC ARM: cpu_signals.hpp.
-// The queue epoch itself needs no ordering: a block that reads it late only leaves later. What may be reused, and when,
-// follows from retirement alone.
+// The queue epoch itself needs no ordering: a block that reads it late only leaves later, and who enters the window behind
+// an abandoned one reads no older epoch than the thread that retired that, by SYNC RETIRE: nothing of it begins without the
+// kernels before it. What may be reused, and when, follows from retirement alone.
 #pragma once
 #include <atomic>
 #include <cstdint>

@@ -144,7 +144,7 @@ nb::list block_times_list(const LocalCpuDevice& self, const std::shared_ptr<Devi
     areas.copy_out();
     nb::list list;
     for (const BlockTimes& kernel : times)
-        list.append(nb::make_tuple(kernel.block_ns, kernel.check_ns));
+        list.append(nb::make_tuple(kernel.block_ns, kernel.check_ns, kernel.copy_ns));
     return list;
 }
 

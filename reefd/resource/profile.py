@@ -15,7 +15,7 @@ from msgspec import Meta
 from reefd.resource.errors import ResourceError
 from reefd.resource.schema import Kernel
 
-VERSION = 1
+VERSION = 2
 MAX_PROFILE = 64 << 20  # bytes
 
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
@@ -38,12 +38,15 @@ class KernelProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_ns: list[Nanoseconds]  # median, with Profile.units[i] compute units
     block_ns: Nanoseconds  # the longest block, run to its end: what a shielded block may hold its unit for
     check_ns: Nanoseconds  # the longest time between check points, the block's begin and end included
+    # A unit, which is saved before it begins and put back before it begins anew: the longest piece of that, between two
+    # looks at the epoch. 0: it is restorable.
+    copy_ns: Nanoseconds
 
     @property
     def bound_ns(self) -> int:
         """The longest that it may hold a compute unit after the epoch was written. An instance that is abandoned again
         and again is shielded: its blocks then run to their end."""
-        return max(self.block_ns, self.check_ns)
+        return max(self.block_ns, self.check_ns, self.copy_ns)
 
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

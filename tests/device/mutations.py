@@ -94,18 +94,19 @@ MUTATIONS: dict[str, Mutation] = {
 SCENARIOS = [
     "every_kernel", "random_instants", "redone", "real_time", "generations", "retirement", "shield", "gate",
     "real_time_first", "stale_behind_real_time", "plain_window", "side_by_side", "splits", "uncovered",
-    "wakes_for_kernels", "units", "unit_windows", "same_block", "sleeping", "arming",
+    "wakes_for_kernels", "units", "unit_windows", "unit_shield", "same_block", "sleeping", "arming",
 ]  # fmt: skip
 
 
 def scratch_copy(folder: Path) -> None:
     for part in ("reefd/engine", "kernels/cpu", "libreef/include", "tests/device"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests/__init__.py", folder / "tests")
 
 
 def build(folder: Path, kind: str) -> Path | None:
-    code = f"import test_stress; print(test_stress.build({kind!r}))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder / "tests/device", capture_output=True, text=True)
+    code = f"from tests.device import test_stress; print(test_stress.build({kind!r}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     return Path(result.stdout.strip()) if result.returncode == 0 else None
 
 

@@ -29,6 +29,7 @@ int main(int count, char** words) {
         {"units", units},
         {"units_untreated", units_untreated},
         {"unit_windows", unit_windows},
+        {"unit_shield", unit_shield},
         {"same_block", same_block},
         {"sleeping", sleeping},
         {"arming", arming},

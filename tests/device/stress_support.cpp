@@ -99,6 +99,7 @@ bool create_probe(cpu::Spec& spec, cpu::Kernel& kernel) {
 // integers, whose order makes no difference. Not restorable by its nature, and unknown to the operators' table.
 struct Accumulate {
     size_t from, to;
+    bool endless;  // a preemptible block never finishes
 };
 
 template <class Check>
@@ -112,6 +113,11 @@ bool accumulate_block(const cpu::Kernel& kernel, const cpu::BlockArgs& args, con
             return false;
         __atomic_fetch_add(y + i % p.to, x[i], __ATOMIC_RELAXED);
     }
+    if (p.endless && std::is_same_v<Check, cpu::Checkpoint>) {
+        while (!check.stale()) {
+        }
+        return false;
+    }
     return true;
 }
 
@@ -119,7 +125,7 @@ bool create_accumulate(cpu::Spec& spec, cpu::Kernel& kernel) {
     Accumulate* p = static_cast<Accumulate*>(spec.allocate(sizeof(Accumulate)));
     if (!p)
         return false;
-    *p = {spec.tensor(0).bytes / sizeof(float), spec.tensor(1).bytes / sizeof(float)};
+    *p = {spec.tensor(0).bytes / sizeof(float), spec.tensor(1).bytes / sizeof(float), spec.integer("endless", 0) != 0};
     kernel = {static_cast<uint32_t>((p->from + p->to - 1) / p->to), 0, p,
               [](const cpu::Kernel& k, const cpu::BlockArgs& args) { accumulate_block(k, args, cpu::NoCheckpoint{}); },
               [](const cpu::Kernel& k, const cpu::BlockArgs& args, const cpu::Checkpoint& check) {

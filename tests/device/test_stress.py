@@ -3,6 +3,7 @@
 
 import functools
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ SCENARIOS = {
     "units": (20, 4),
     "units_untreated": (5, 0),
     "unit_windows": (30, 8),
+    "unit_shield": (4, 1),
     "same_block": (3, 1),
     "sleeping": (100, 10),
     "arming": (100, 10),
@@ -72,10 +74,12 @@ def build(kind: str) -> Path:
         *FLAGS[kind],
     ]
 
+    cached = [tool] if (tool := shutil.which("ccache")) else []
+
     def compile_one(source: Path) -> Path:
         made = folder / f"{source.stem}.o"
         if not made.exists() or made.stat().st_mtime < max(newest_header, source.stat().st_mtime):
-            command = ["g++", *flags, *INCLUDES, "-c", str(source), "-o", str(made)]
+            command = [*cached, "g++", *flags, *INCLUDES, "-c", str(source), "-o", str(made)]
             result = subprocess.run(command, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
         return made

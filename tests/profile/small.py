@@ -8,7 +8,7 @@ import numpy as np
 
 from reefd import resource
 from reefd.resource import Kernel, ModelFile, Storage
-from reefd.resource.profile import KernelProfile, Machine, Padding, Profile, Segment
+from reefd.resource.profile import VERSION, KernelProfile, Machine, Padding, Profile, Segment
 
 MACHINE = Machine(processor="Test 1000", kernels="portable, reefd 1", compute_units=4)
 
@@ -32,8 +32,8 @@ def write_model(folder: Path, scale: float = 1.0) -> None:
 
 def profile_of(found: resource.Resource, **changes: object) -> Profile:
     kernels = [
-        KernelProfile("add", 1, [900, 1000, 1000], 700, 900),
-        KernelProfile("relu", 1, [400, 500, 500], 450, 300),
+        KernelProfile("add", 1, [900, 1000, 1000], 700, 900, 0),
+        KernelProfile("relu", 1, [400, 500, 500], 450, 300, 0),
     ]
     plan = Padding(0.02, 0.01, [Segment(1, 0), Segment(2, 3)])
-    return msgspec.structs.replace(Profile(1, "cpu", found.digest, MACHINE, [1, 2, 4], kernels, plan), **changes)
+    return msgspec.structs.replace(Profile(VERSION, "cpu", found.digest, MACHINE, [1, 2, 4], kernels, plan), **changes)

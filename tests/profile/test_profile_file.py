@@ -73,7 +73,7 @@ def test_a_damaged_profile_is_refused_with_its_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 1}, "version 1: this reefd reads version 2"),
         ({"units": [1, 4, 2]}, "units are"),
         ({"units": [1, 2, 3]}, "do not end with all 4"),
         ({"units": []}, "units are"),

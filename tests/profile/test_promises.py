@@ -26,18 +26,21 @@ BE = "version: 1\ntask: t\nclass: be\nmodel: small\n"
 class Served:
     """An engine, a folder with one model, and what happens to a manifest there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: str = "reef") -> None:
         self.folder = folder / "small"
         write_model(self.folder)
-        self.engine = Engine(device="cpu", workers=2, realtime=False)
+        self.engine = Engine(device="cpu", workers=2, realtime=False, policy=policy)
         self.here: Machine = machine.here(self.engine.device)
         self.log = io.StringIO()
         self.tasks = Tasks(self.engine, Store(self.engine, [folder]), Log("info", self.log))
 
-    def measured(self, *, block_ns: int = 30_000, check_ns: int = 5_000, **changes: object) -> None:
+    def measured(self, *, block_ns: int = 30_000, check_ns: int = 5_000, copy_ns: int = 0, **changes: object) -> None:
         """Puts a profile there in which the second kernel has these times."""
         found = resource.read(self.folder)
-        kernels = [KernelProfile("add", 1, [2000, 1000], 10, 10), KernelProfile("relu", 1, [1, 1], block_ns, check_ns)]
+        kernels = [
+            KernelProfile("add", 1, [2000, 1000], 10, 10, 0),
+            KernelProfile("relu", 1, [1, 1], block_ns, check_ns, copy_ns),
+        ]
         profile: Profile = profile_of(
             found, machine=self.here, units=[1, 2], kernels=kernels, padding=Padding(0.02, 0.0, [Segment(2, 0)])
         )
@@ -83,6 +86,22 @@ def test_the_bound_of_this_device_counts(served: Served) -> None:
     assert served.refusal(BE + "preempt_bound: {cpu: 90us, cuda: 50us}\n") == ""
 
 
+def test_the_bound_includes_saving_and_putting_back(served: Served) -> None:
+    served.measured(copy_ns=90_000)
+    words = served.refusal(BE + "preempt_bound: 50us\n")
+    assert "kernel relu may hold a compute unit for 90us while what it updates in place is saved or put back" in words
+    assert "raise the bound to 90us" in words
+
+
+@pytest.mark.parametrize("policy", ["reef", "reset", "wait", "streams", "sequential"])
+def test_a_policy_that_preempts_nothing_promises_nothing(tmp_path: Path, policy: str) -> None:
+    served = Served(tmp_path, policy)
+    served.measured()
+    words = served.refusal(BE + "preempt_bound: 50us\n")
+    assert (f"under policy {policy} nothing is preempted" in words) == (policy in ("streams", "sequential"))
+    assert bool(words) == (policy in ("streams", "sequential"))
+
+
 def test_warn_serves_it_and_says_so(served: Served) -> None:
     served.measured(block_ns=90_000)
     assert served.refusal(BE + "preempt_bound: 50us\nenforce: warn\n") == ""
@@ -111,7 +130,7 @@ def test_a_stale_profile_is_no_promise(served: Served, change: dict[str, object]
     if "digest" in change:
         served.measured(**change)
     elif "blocks" in change:
-        kernels = [KernelProfile("add", 7, [1, 1], 1, 1), KernelProfile("relu", 1, [1, 1], 1, 1)]
+        kernels = [KernelProfile("add", 7, [1, 1], 1, 1, 0), KernelProfile("relu", 1, [1, 1], 1, 1, 0)]
         served.measured(kernels=kernels)
     else:
         served.measured(machine=msgspec.structs.replace(served.here, **change))
