@@ -44,11 +44,12 @@ tasks = st.lists(
     ),
     min_size=1, max_size=5,
 )  # fmt: skip
-# (task, microseconds since the arrival before, deadline after it or 0, what: submit, announce, cancel the last one)
+# (task, microseconds since the arrival before, deadline after it or 0, what: submit, announce, cancel the last one, its
+# client dies)
 arrivals = st.lists(
     st.tuples(
         st.integers(0, 4), st.integers(0, 300), st.sampled_from([0, 0, 0, 150, 2000]),
-        st.sampled_from(["submit", "submit", "submit", "submit", "announce", "cancel"]),
+        st.sampled_from(["submit"] * 8 + ["announce", "announce", "cancel", "cancel", "die"]),
     ),
     min_size=1, max_size=40,
 )  # fmt: skip
@@ -74,15 +75,18 @@ class Run:
                     options["profiles"] = [_engine.Profile(padding=[(len(plan.kernels), plan.split)])]
             task_class = "rt" if plan.real_time else "be"
             self.clients.append(self.sim.client(name, task_class, *plan.kernels, slots=SLOTS, **options))
-        self.submitted: list[tuple[int, int, int]] = []  # task, slot, generation
+        self.submitted: dict[tuple[int, int, int], float] = {}  # task, slot, generation: its deadline
+        self.died: set[int] = set()  # tasks
         self.done: dict[tuple[int, int, int], list[object]] = defaultdict(list)
         busy: list[set[int]] = [set() for _ in plans]
-        at = 0
+        at = 0.0
         for task, gap, deadline, what in events:
             task %= len(plans)
             at += gap
             self.sim.until(at)
             self.take(busy)
+            if task in self.died:
+                continue
             client = self.clients[task]
             free = [slot for slot in range(SLOTS) if slot not in busy[task]]
             if what == "announce" and plans[task].real_time:
@@ -94,9 +98,15 @@ class Run:
             elif what == "submit" and free:
                 generation = client.submit(free[0], deadline_ns=self.sim.absolute(at + deadline) if deadline else 0)
                 busy[task].add(free[0])
-                self.submitted.append((task, free[0], generation))
+                self.submitted[task, free[0], generation] = at + deadline if deadline else float("inf")
+            elif what == "die":
+                self.sim.until(at + 0.001)  # what it submitted is accepted
+                at += 0.001
+                self.sim.engine.detach(session_id=task + 1, code=0)
+                self.died.add(task)
         self.sim.until(at + 1_000_000)
         self.take(busy)
+        self.left = sorted(event.session for event in self.sim.engine.poll_events() if event.kind == "detached")
         self.shielded = sum(task["shielded"] for task in self.sim.engine.snapshot()["tasks"])
         self.sim.engine.stop(grace_ns=0, keep_sessions=False)
         for client in self.clients:
@@ -123,6 +133,8 @@ def test_every_accepted_request_completes_exactly_once_and_no_block_of_it_runs_t
         for kernel, (blocks, *_) in enumerate(plan.kernels):
             for block in range(blocks):
                 assert finished <= ran[kernel, block] <= begun
+    # The device let go of whoever died, and only of those.
+    assert run.left == sorted(task + 1 for task in run.died)
 
 
 def blocks_of(run: Run) -> list[tuple[float, float, int, bool]]:
@@ -136,16 +148,17 @@ def blocks_of(run: Run) -> list[tuple[float, float, int, bool]]:
 
 
 @fast
-@given(st.sampled_from(["reef", "reset"]), tasks, arrivals)
+@given(st.sampled_from(["reef", "reset", "wait"]), tasks, arrivals)
 def test_real_time_never_waits_for_a_best_effort_block(policy, plans, events):
-    """Beyond the device's own reset time, which is what its kernels say of their check points, and shielded blocks."""
+    """Beyond the device's own reset time, which is what its kernels say of their check points (`wait`: the block that
+    had begun), and shielded blocks."""
     plans = [
         TaskPlan(p.real_time, [(b, ns, check or 15) for b, ns, check in p.kernels], p.priority, p.weight, False, 0)
         for p in plans
     ]
     run = Run(policy, plans, events, padded=False)
     assume(not run.shielded)
-    reset = 15
+    reset = 400 if policy == "wait" else 15
     windows = []  # of real-time work on the device
     for time, kind, queue, *_ in run.sim.trace:
         if queue == 0 and kind == "launch":
@@ -156,6 +169,65 @@ def test_real_time_never_waits_for_a_best_effort_block(policy, plans, events):
         for launched, retired in windows:
             if not real_time and begin < retired and end > launched:
                 assert begin <= launched and end <= launched + reset, (begin, end, launched, retired)
+
+
+def plain_real_time(plans: list[TaskPlan]) -> list[TaskPlan]:
+    """Neither preemptible nor padded."""
+    return [TaskPlan(p.real_time, p.kernels, p.priority, p.weight, False, 0) for p in plans]
+
+
+@fast
+@given(st.sampled_from(["reef", "reset", "wait", "sequential"]), tasks, arrivals)
+def test_nothing_best_effort_is_launched_while_real_time_work_is_there(policy, plans, events):
+    run = Run(policy, plain_real_time(plans), events, padded=False)
+    there = [run.sim.times(done) for (task, *_), (done,) in run.done.items() if plans[task].real_time]
+    for time, queue, *_ in run.sim.events("launch"):
+        if queue != 0:
+            assert not any(accepted < time < ended for accepted, _, ended in there), (time, there)
+
+
+@fast
+@given(policies, tasks, arrivals)
+def test_the_most_urgent_real_time_request_is_next(policy, plans, events):
+    """By deadline, then priority, then arrival."""
+    run = Run(policy, plain_real_time(plans), events, padded=False)
+    requests = []
+    for (task, *rest), (done,) in run.done.items():
+        if plans[task].real_time:
+            accepted, started, ended = run.sim.times(done)
+            urgency = (run.submitted[task, *rest], -plans[task].priority, accepted)
+            requests.append((accepted, started, ended, urgency))
+    for _, began, _, urgency in requests:
+        for accepted, started, ended, other in requests:
+            if began and accepted < began < (started or ended):
+                assert urgency <= other, (began, urgency, other)
+
+
+@fast
+@given(tasks, arrivals)
+def test_streams_take_real_time_blocks_first(plans, events):
+    """No unit begins a best-effort block while a real-time block waits for one."""
+    run = Run("streams", plain_real_time(plans), events, padded=False)
+    launched, waits = 0.0, []  # from when a block could have begun until it did
+    ended = 0.0  # the last block of the kernel before
+    kernels: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for time, kind, queue, name, kernel, _ in run.sim.trace:
+        if queue != 0:
+            continue
+        if kind == "launch":
+            launched = time
+        elif kind == "block":
+            kernels[kernel].append((time - run.plans[run.names.index(name)].kernels[kernel][1], time))
+        elif kind == "retire":
+            ended = launched
+            for k in sorted(kernels):
+                waits += [(ended, begin) for begin, _ in kernels[k]]
+                ended = max(end for _, end in kernels[k])
+            kernels.clear()
+    for begin, _, queue, _ in blocks_of(run):
+        if queue != 0:
+            for ready, began in waits:
+                assert not ready + 0.001 < begin < began - 0.001, (begin, ready, began)
 
 
 @fast
