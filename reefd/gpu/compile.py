@@ -140,7 +140,17 @@ def compile_host_runtime(namespace: str = "reef_host") -> bytes:
     """
     folder = headers_dir() / "host"
     return _run(
-        [*_GXX, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-Dreef_host={namespace}"],
+        [
+            *_GXX,
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{folder}",
+            f"-Dreef_host={namespace}",
+            f"-Dreef_host_launch={namespace}_launch",
+            f"-Dreef_host_interrupt={namespace}_interrupt",
+        ],
         (folder / "fibers.cpp").read_text(),
         ".cpp",
         "host",

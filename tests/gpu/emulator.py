@@ -51,12 +51,14 @@ class HostKernels:
         self.kernels = kernels
         self.runtime = _load(
             lambda: compile_host_runtime(_NAMESPACE),
-            _NAMESPACE + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir())),
+            f"{_NAMESPACE}_launch" + "".join(p.read_text() for p in sorted((headers_dir() / "host").iterdir())),
         )
         source = f"#define reef_host {_NAMESPACE}\n" + kernel_source(kernels, "host")
         self.entries = _load(lambda: compile_source(source, "host"), source)
-        self.runtime.reef_host_interrupt.restype = ctypes.c_uint64
-        self.runtime.reef_host_interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self.interrupt = self.runtime[f"{_NAMESPACE}_interrupt"]
+        self.launch_grid = self.runtime[f"{_NAMESPACE}_launch"]
+        self.interrupt.restype = ctypes.c_uint64
+        self.interrupt.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         self.queue_epoch, self.progress = np.array([1], np.uint32), np.array([0], np.uint32)
         self.window = np.zeros(8, np.uint32)[:5]
         units = [kernel.units for kernel in kernels]
@@ -85,7 +87,7 @@ class HostKernels:
         entry = getattr(self.entries, kernel.name + ("_p" if preemptible else ""))
         pointers = (ctypes.c_void_p * 8)(*(a.ctypes.data if a is not None else None for a in args))
         place = self.place(index)
-        self.runtime.reef_host_launch(
+        self.launch_grid(
             entry,
             kernel.blocks,
             kernel.threads,
@@ -105,4 +107,4 @@ class HostKernels:
 
     def watch(self, countdown: int = 0) -> int:
         """Bumps the queue epoch at its load number `countdown` from now; returns the loads since the last call."""
-        return int(self.runtime.reef_host_interrupt(self.queue_epoch.ctypes.data, countdown))
+        return int(self.interrupt(self.queue_epoch.ctypes.data, countdown))
