@@ -56,6 +56,5 @@ template <class K> struct Batched {
             if constexpr (Same<C, float>::value) value = activate<K::ACTIVATION>(value, K::ALPHA, K::BETA);
             ((typename K::Out*)args.p[4])[at] = convert<typename K::Out>(value);
         }
-        gate.finish();
     }
 };

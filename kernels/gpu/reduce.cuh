@@ -73,7 +73,6 @@ template <class K> struct Reduce {
             if constexpr (F == Reduction::mean) total = Number<C>::real ? total / (C)count : (C)((double)total / count);
             ((typename K::Out*)args.p[1])[result] = convert<typename K::Out>(total);
         }
-        gate.finish();
     }
 };
 
@@ -100,7 +99,6 @@ template <class K> struct ArgReduce {
             }
             ((i64*)args.p[1])[result] = best;
         }
-        gate.finish();
     }
 };
 
@@ -126,7 +124,6 @@ template <class K> struct TopK {
                 ((i64*)args.p[2])[to] = i;
             }
         }
-        gate.finish();
     }
 };
 
@@ -151,6 +148,5 @@ template <class K> struct Scan {
                 held = next;
             }
         }
-        gate.finish();
     }
 };
