@@ -25,7 +25,6 @@ _PREEMPTING = ("reef", "reset", "wait")  # policies
 def broken(
     manifest: Manifest,
     resource: Resource,
-    kind: str,
     device: str,
     machine: Machine,
     blocks: Sequence[int] = (),
@@ -33,9 +32,9 @@ def broken(
     policy: str = "reef",
 ) -> str:
     """Why this model cannot keep, or is not known to keep, the task's preempt_bound on this kind of device (cpu, cuda,
-    hip); empty where it can. `device`: the name that its profiles have. `blocks`: into how many blocks the device cut
-    each kernel, where it has loaded the model. `policy`: the engine's."""
-    bound = manifest.preempt_bound_ns(kind)
+    hip); empty where it can. `blocks`: into how many blocks the device cut each kernel, where it has loaded the model.
+    `policy`: the engine's."""
+    bound = manifest.preempt_bound_ns(device)
     if bound == 0:
         return ""
     promise = f"preempt_bound {_microseconds(bound)} cannot be promised"

@@ -67,7 +67,7 @@ def problems(path: Path, manifest: Manifest, directories: Sequence[Path]) -> lis
             found.append(Problem(str(path), 0, 0, str(error)))
             continue
         if resource is not None and manifest.preempt_bound_ns("cpu") and manifest.device in ("auto", "cpu"):
-            words = promises.broken(manifest, resource, "cpu", "cpu", _this_machine())
+            words = promises.broken(manifest, resource, "cpu", _this_machine())
             if words and manifest.enforce == "refuse":
                 found.append(Problem(str(path), 0, 0, f"model {name}: {words}"))
     return found
@@ -121,13 +121,12 @@ class Store:
 
         device = self._engine.device
         here = machine.here(device)
-        words = promises.broken(
-            manifest, resource, device["kind"], device["name"], here, model.blocks, policy=device["policy"]
-        )
+        kind = device["kind"]
+        words = promises.broken(manifest, resource, kind, here, model.blocks, policy=device["policy"])
         if words and manifest.enforce == "refuse":
             raise LoadError(f"model {resource_name}: {words}")
         hint = ""
-        profile, why = promises.usable(resource, device["name"], here, model.blocks)
+        profile, why = promises.usable(resource, kind, here, model.blocks)
         if profile is None and manifest.task_class == "rt" and device["split_granule"]:
             hint = f"model {resource_name}: no padding, {why}; `reefctl profile {resource.path}` measures it"
         return Served(name, model, profile, f"model {resource_name}: {words}" if words else "", hint)

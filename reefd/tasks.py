@@ -84,8 +84,8 @@ class Tasks:
 
     def load(self, path: Path, manifest: Manifest) -> Loaded:
         """Any one thread. Raises LoadError."""
-        here = self._engine.device["name"]
-        if manifest.device not in ("auto", here):
+        here = self._engine.device["kind"]
+        if manifest.device not in ("auto", here, f"{here}:0"):  # a daemon runs on the first of its kind
             raise LoadError(f"device {manifest.device} is not what this daemon runs on ({here}): correct device:")
         return Loaded(path, manifest, *self._store.load(manifest))
 

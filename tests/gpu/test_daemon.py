@@ -35,7 +35,9 @@ def resources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Daemon:
     def __init__(self, folder: Path, resources: Path, kind: str, model: str, **environment: str) -> None:
         (folder / "tasks.d").mkdir(exist_ok=True)
-        (folder / "tasks.d/rt.yaml").write_text(f"version: 1\ntask: rt\nclass: rt\nmodel: {model}\nslots: 2\n")
+        (folder / "tasks.d/rt.yaml").write_text(
+            f"version: 1\ntask: rt\nclass: rt\nmodel: {model}\nslots: 2\ndevice: {kind}\n"
+        )
         (folder / "tasks.d/be.yaml").write_text(f"version: 1\ntask: be\nclass: be\nmodel: {model}\nslots: 2\n")
         # The driver's kernels run on this machine's processors: on a busy one they are slow, not stuck.
         (folder / "reefd.yaml").write_text("device_timeout: 60 s\n")
