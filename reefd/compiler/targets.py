@@ -51,6 +51,6 @@ def build_code(
 
     try:
         program = plan_program(model, weights, processor, model.precision)
-        return make(program, compile_sources=compile_shown(progress.step))
+        return make(program, compile_sources=compile_shown(program, progress.step))
     except (LowerError, RefusedError) as error:
         raise CompileError(path, [Problem(f"target {processor}: {error}")]) from None

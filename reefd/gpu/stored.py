@@ -22,12 +22,16 @@ from .source import kernel_source
 _DEVICES = {"cuda": "cuda:sm_90", "hip": "hip:gfx906", "host": "host"}
 
 
-def compile_shown(progress: Callable[[int, int, str], None]) -> Compile:
-    """One after the other, with a word before each."""
+def compile_shown(program: Program, progress: Callable[[int, int, str], None]) -> Compile:
+    """One group after the other; told before each: how many kernels are done, of how many, and the first one's name."""
+    groups = batches(program.steps)
+    total = sum(map(len, groups))
 
     def compile_sources(sources: Sequence[tuple[str, str]]) -> Iterator[bytes]:
-        for number, (source, target) in enumerate(sources):
-            progress(number, len(sources), f"code for {target}")
+        done = 0
+        for group, (source, target) in zip(groups, sources, strict=True):
+            progress(done, total, f"{target} {group[0].name}")
+            done += len(group)
             yield compile_source(source, target)
 
     return compile_sources

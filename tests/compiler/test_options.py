@@ -13,6 +13,7 @@ from reefd.compiler.load import from_model
 from reefd.compiler.operators import supported
 from reefd.compiler.targets import known_targets, parse_targets
 from reefd.gpu import compile as gpu_compile
+from reefd.gpu import stored
 from reefd.resource.read import read_code
 from reefd.resource.tensors import parse
 from tests import ROOT
@@ -71,7 +72,8 @@ def test_targets() -> None:
 
 
 def test_code_objects_lie_in_the_resource(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_compile, "compile_source", lambda source, target: f"{target} {len(source)}".encode())
+    monkeypatch.setattr(stored, "compile_source", lambda source, target: f"{target} {len(source)}".encode())
+    monkeypatch.setattr(stored, "code_resources", lambda target, code: {})  # it is no code that could be read
     told: list[tuple[str, int, int]] = []
 
     class Teller:
@@ -88,8 +90,8 @@ def test_code_objects_lie_in_the_resource(tmp_path: Path, monkeypatch: pytest.Mo
     assert any(what.startswith("gfx906 conv") for what, _, _ in told)
     loaded = resource.read(folder)
     code = read_code(loaded, "gfx906")
-    assert code is not None and sum(array.nbytes for array in code.values()) == summary.code_bytes["gfx906"] > 0
-    assert all(bytes(array).startswith(b"gfx906 ") for array in code.values())
+    assert code is not None and sum(array.nbytes for array in code.objects.values()) == summary.code_bytes["gfx906"] > 0
+    assert all(bytes(array).startswith(b"gfx906 ") for array in code.objects.values())
     assert read_code(loaded, "sm_90a") is None
     assert compile_model(IRIS, folder, options=Options(processors=["gfx906"]), only_if_stale=True).fresh
     assert not compile_model(IRIS, folder, only_if_stale=True).fresh  # without the code now
@@ -104,16 +106,20 @@ def test_code_objects_lie_in_the_resource(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_compile, "find_clang", lambda: None)
+    monkeypatch.setattr(gpu_compile.bindings, "hiprtc", lambda source, options: None)
     with pytest.raises(CompileError, match=r"target gfx906: clang was not found; install it with: apt-get"):
         compile_model(IRIS, tmp_path / "iris", options=Options(processors=["gfx906"]))
     assert not (tmp_path / "iris").exists()
 
 
 def test_a_kernel_without_a_gpu_form_is_named(tmp_path: Path) -> None:
-    feeds = {"x": noise(4, 8)}
-    model = model_of([onnx.helper.make_node("CumSum", ["x", "a"], ["y"], "running")], feeds, ["y"], {"a": np.array(1)})
-    onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(CompileError, match=r"target gfx906: kernel 'running': no GPU kernel computes 'scan'"):
+    feeds = {"x": noise(4, 8), "u": noise(4, 8)}
+    places = {"at": np.zeros((4, 8), np.int64)}
+    node = onnx.helper.make_node("ScatterElements", ["x", "at", "u"], ["y"], "spread", axis=0)
+    onnx.save(model_of([node], feeds, ["y"], places), tmp_path / "m.onnx")
+    with pytest.raises(
+        CompileError, match=r"target gfx906: kernel 'spread' \(scatter_elements\): there is no GPU kernel"
+    ):
         compile_model(tmp_path / "m.onnx", tmp_path / "m", options=Options(processors=["gfx906"]))
 
 

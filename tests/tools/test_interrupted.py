@@ -48,9 +48,12 @@ def begun(request: pytest.FixtureRequest, detector: Path, tmp_path: Path) -> sub
     words = [str(detector) if word == DETECTOR else word for word in COMMANDS[request.param]]
     command = [str(Path(sys.executable).with_name("reefctl")), *words]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
+    # What a shell puts into the background ignores SIGINT, and hands that on; a command at a terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
+    signal.signal(signal.SIGINT, before)
     wait_until(lambda: list(tmp_path.glob("*/reef.sock")), "the daemon did not come up")
     time.sleep(0.2)
     yield process
