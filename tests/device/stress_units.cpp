@@ -201,7 +201,8 @@ void unit_windows(const Arguments& arguments) {
     }
 }
 
-// A unit of which no block ever finishes unless it is let.
+// A unit of which no block ever finishes unless it is let. Many interruptions come before a worker has begun a block, on a
+// busy machine most: those shield nothing.
 void unit_shield(const Arguments& arguments) {
     CpuOptions how = options(arguments.workers);
     how.shield_after = 5;
@@ -213,9 +214,9 @@ void unit_shield(const Arguments& arguments) {
         Slot slot(units.turn(round));
         const RunReport report = runner.run(
             *context, units.chain.model->kernels(), slot.binding(),
-            {.preemptible = true, .interrupts = 2'000, .within_ns = 200'000, .seed = arguments.seed + round});
+            {.preemptible = true, .interrupts = 20'000, .within_ns = 200'000, .seed = arguments.seed + round});
         check_output(units.turn(round), slot);
-        CHECK(report.preempted >= how.shield_after && report.preempted < 2'000);
+        CHECK(report.preempted >= how.shield_after && report.preempted < 20'000);
     }
 }
 
