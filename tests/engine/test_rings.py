@@ -113,12 +113,15 @@ def test_need_wakeup_is_set_only_while_it_sleeps(engine):
     wait_until(lambda: client.d_hot.need_wakeup == 1, what="an idle session is no longer polled")
 
 
+def futex_address(client: Client) -> int:
+    return int(ffi.cast("uintptr_t", ffi.addressof(client.d_hot, "cq_tail")))
+
+
 def futex(client: Client, expected: int, timeout: float) -> int:
     """FUTEX_WAIT on cq_tail; returns 0 or an errno."""
     libc = ctypes.CDLL(None, use_errno=True)
-    address = int(ffi.cast("uintptr_t", ffi.addressof(client.d_hot, "cq_tail")))
     limit = (ctypes.c_long * 2)(int(timeout), int(timeout % 1 * 1e9))
-    rc = libc.syscall(SYS_FUTEX, ctypes.c_void_p(address), 0, ctypes.c_uint(expected), limit, None, 0)
+    rc = libc.syscall(SYS_FUTEX, ctypes.c_void_p(futex_address(client)), 0, ctypes.c_uint(expected), limit, None, 0)
     return 0 if rc == 0 else ctypes.get_errno()
 
 
@@ -143,16 +146,15 @@ def test_a_completion_wakes_a_few_waiters_and_not_a_thousand(engine):
     threads = [threading.Thread(target=lambda: woken.append(futex(client, tail, 60.0))) for _ in range(60)]
     for thread in threads:
         thread.start()
+    asleep = f"{SYS_FUTEX} {futex_address(client):#x} "  # the interpreter's lock is a futex too
     tasks = [Path(f"/proc/self/task/{thread.native_id}/syscall") for thread in threads]
-    wait_until(lambda: all(task.read_text().startswith(f"{SYS_FUTEX} ") for task in tasks), what="all asleep")
-    client.hot.cq_waiting = lib.REEF_WAIT_FUTEX
+    wait_until(lambda: all(task.read_text().startswith(asleep) for task in tasks), what="all asleep")
+    client.hot.cq_waiting = lib.REEF_WAIT_FUTEX  # and left so: the engine reads it after it moved the tail
     client.submit(0)
-    client.wait()
     wait_until(lambda: woken, what="one of them awake")
     time.sleep(0.2)
     assert 1 <= len(woken) <= 4
-    address = int(ffi.cast("uintptr_t", ffi.addressof(client.d_hot, "cq_tail")))
-    ctypes.CDLL(None).syscall(SYS_FUTEX, ctypes.c_void_p(address), 1, ctypes.c_uint(60), None, None, 0)
+    ctypes.CDLL(None).syscall(SYS_FUTEX, ctypes.c_void_p(futex_address(client)), 1, ctypes.c_uint(60), None, None, 0)
     for thread in threads:
         thread.join()
 
