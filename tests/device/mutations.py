@@ -101,7 +101,8 @@ SCENARIOS = [
 def scratch_copy(folder: Path) -> None:
     for part in ("reefd/engine", "kernels/cpu", "libreef/include", "tests/device"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "tests/__init__.py", folder / "tests")
+    for name in ("__init__.py", "native.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
 
 
 def build(folder: Path, kind: str) -> Path | None:

@@ -3,18 +3,16 @@
 
 import functools
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+from tests.native import build_program
 
 HERE = ROOT / "tests/device"
-INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
 ENGINE = ["crash.cpp", "model.cpp", "model_check.cpp", "operator_arguments.cpp", "restorable.cpp", "runner.cpp"]
 SOURCES = [
     *sorted(HERE.glob("stress*.cpp")),
@@ -56,40 +54,10 @@ NEEDS_TWO = {"side_by_side", "splits", "uncovered", "wakes_for_kernels", "units_
 
 
 def build(kind: str) -> Path:
-    """One program for each kind, made again when a source or header is newer."""
-    folder = ROOT / "build/tests/device" / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    headers = [
-        path for place in ("reefd/engine", "kernels/cpu", "tests/device") for path in (ROOT / place).glob("*.hpp")
-    ]
-    newest_header = max(path.stat().st_mtime for path in headers)
-    flags = [
-        "-std=c++20",
-        "-g",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-ffp-contract=off",
-        "-DREEF_ISA=portable",
-        *FLAGS[kind],
-    ]
-
-    cached = [tool] if (tool := shutil.which("ccache")) else []
-
-    def compile_one(source: Path) -> Path:
-        made = folder / f"{source.stem}.o"
-        if not made.exists() or made.stat().st_mtime < max(newest_header, source.stat().st_mtime):
-            command = [*cached, "g++", *flags, *INCLUDES, "-c", str(source), "-o", str(made)]
-            result = subprocess.run(command, capture_output=True, text=True)
-            assert result.returncode == 0, result.stderr
-        return made
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, SOURCES))
-    program = folder / "stress"
-    if not program.exists() or program.stat().st_mtime < max(made.stat().st_mtime for made in objects):
-        subprocess.run(["g++", *flags, *map(str, objects), "-o", str(program), "-pthread"], check=True)
-    return program
+    """One program for each kind."""
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=c++20", "-g", *warnings, "-ffp-contract=off", "-DREEF_ISA=portable", *FLAGS[kind]]
+    return build_program(ROOT / "build/tests/device" / kind / "stress", SOURCES, flags)
 
 
 @pytest.fixture(scope="session")

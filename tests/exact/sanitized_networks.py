@@ -2,9 +2,6 @@
 """The device and every kernel, built with a sanitizer into a program that runs whole networks (sanitized.cpp), and the
 networks in the plain form that it reads."""
 
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from reefd.compiler.load import load
 from reefd.compiler.operators import supported
 from reefd.resource import restorable
 from tests import ROOT
+from tests.native import build_program
 
 from .interrupting import _values
 
@@ -31,9 +29,7 @@ _DTYPES = {
 
 
 def build(kind: str) -> Path:
-    """Objects newer than every source and header are kept."""
-    folder = ROOT / "build/tests/exact" / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    """One program for each kind."""
     engine = ROOT / "reefd/engine"
     sources = [
         ROOT / "tests/exact/sanitized.cpp",
@@ -41,27 +37,9 @@ def build(kind: str) -> Path:
         *(engine / f"{name}.cpp" for name in ENGINE),
         *sorted((ROOT / "kernels/cpu").glob("*.cpp")),
     ]
-    headers = [path for place in ("reefd/engine", "kernels/cpu") for path in (ROOT / place).glob("*.[hi]*")]
-    newest = max(path.stat().st_mtime for path in headers)
-    flags = ["-std=c++20", "-O2", "-g1", "-ffp-contract=off", "-fno-math-errno", "-DREEF_ISA=portable", *KINDS[kind]]
-    flags.append("-DREEF_ISA_portable=1")
-    flags += [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
-    cached = [tool] if (tool := shutil.which("ccache")) else []
-
-    def compile_one(source: Path) -> Path:
-        made = folder / f"{source.parent.name}_{source.stem}.o"
-        if not made.exists() or made.stat().st_mtime < max(newest, source.stat().st_mtime):
-            command = [*cached, "g++", *flags, "-c", str(source), "-o", str(made)]
-            result = subprocess.run(command, capture_output=True, text=True)
-            assert result.returncode == 0, result.stderr
-        return made
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    program = folder / "sanitized"
-    if not program.exists() or program.stat().st_mtime < max(made.stat().st_mtime for made in objects):
-        subprocess.run(["g++", *KINDS[kind], *map(str, objects), "-o", str(program), "-pthread"], check=True)
-    return program
+    isa = ["-DREEF_ISA=portable", "-DREEF_ISA_portable=1"]
+    flags = ["-std=c++20", "-O2", "-g1", "-ffp-contract=off", "-fno-math-errno", *isa, *KINDS[kind]]
+    return build_program(ROOT / "build/tests/exact" / kind / "sanitized", sources, flags)
 
 
 def write(name: str, folder: Path) -> Path:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests import ROOT
+from tests.native import build_program
 
 HERE = ROOT / "tests/hostile"
-INCLUDES = [f"-I{ROOT / path}" for path in ("reefd/engine", "libreef/include", "kernels/cpu")]
 # All of the engine but for its devices with kernels and drivers, and what binds it to Python.
 LEFT_OUT = ("module", "cpu_", "gpu_", "driver", "engine", "runner", "thread")
 ENGINE = [path for path in sorted((ROOT / "reefd/engine").glob("*.cpp")) if not path.stem.startswith(LEFT_OUT)]
@@ -32,29 +31,11 @@ def clang() -> str | None:
 
 def build(kind: str) -> Path:
     """`turn` (g++) or `turn_libfuzzer` (clang++)."""
-    folder = ROOT / "build/tests/hostile" / kind
-    folder.mkdir(parents=True, exist_ok=True)
     compiler, flags = "g++", SANITIZERS
     if kind == "turn_libfuzzer":
         found = clang()
         assert found is not None, "clang++ with libFuzzer is needed"
-        compiler, flags = (
-            found,
-            ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-DREEF_LIBFUZZER"],
-        )
-    flags = ["-std=c++20", "-O1", "-g", *flags]
-    headers = [*(ROOT / "reefd/engine").glob("*.hpp"), *(ROOT / "libreef/include").glob("*.h")]
-    newest_header = max(path.stat().st_mtime for path in headers)
-
-    def compile_one(source: Path) -> Path:
-        made = folder / f"{source.stem}.o"
-        if not made.exists() or made.stat().st_mtime < max(newest_header, source.stat().st_mtime):
-            subprocess.run([compiler, *flags, *INCLUDES, "-c", source, "-o", made], check=True)
-        return made
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, SOURCES))
-    program = folder / kind
-    if not program.exists() or program.stat().st_mtime < max(made.stat().st_mtime for made in objects):
-        subprocess.run([compiler, *flags, *objects, "-o", program, "-pthread"], check=True)
-    return program
+        compiler = found
+        flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-DREEF_LIBFUZZER"]
+    program = ROOT / "build/tests/hostile" / kind / kind
+    return build_program(program, SOURCES, ["-std=c++20", "-O1", "-g", *flags], compiler)
