@@ -8,7 +8,7 @@ from reefd.resource.schema import Kernel as Scheduled
 
 from ..moves import copy_kernel, gather_elements_kernel, gather_kernel, gather_nd_kernel, one_hot_kernel
 from ..shapes import broadcast_strides, dense_strides
-from .state import Lowering
+from .state import Lowering, integer, integers
 
 
 def _copy(low: Lowering, x: int, y: int, shape: list[int], xs: list[int], ys: list[int], **given: Any) -> None:
@@ -17,7 +17,7 @@ def _copy(low: Lowering, x: int, y: int, shape: list[int], xs: list[int], ys: li
 
 def transpose(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
-    perm: list[int] = list(k.attributes["perm"])  # type: ignore[arg-type]
+    perm = integers(k, "perm")
     strides = dense_strides(low.shape(x))
     shape = low.shape(y)
     _copy(low, x, y, shape, [strides[p] for p in perm], dense_strides(shape))
@@ -25,7 +25,7 @@ def transpose(low: Lowering, k: Scheduled) -> None:
 
 def concat(low: Lowering, k: Scheduled) -> None:
     *sources, y = k.args
-    axis = int(k.attributes["axis"])  # type: ignore[arg-type]
+    axis = integer(k, "axis")
     strides, start = dense_strides(low.shape(y)), 0
     for x in sources:
         shape = low.shape(x)
@@ -35,8 +35,8 @@ def concat(low: Lowering, k: Scheduled) -> None:
 
 def slice_(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
-    starts: list[int] = list(k.attributes["starts"])  # type: ignore[arg-type]
-    steps: list[int] = list(k.attributes["steps"])  # type: ignore[arg-type]
+    starts = integers(k, "starts")
+    steps = integers(k, "steps")
     strides, shape = dense_strides(low.shape(x)), low.shape(y)
     first = sum(s * stride for s, stride in zip(starts, strides, strict=True))
     stepped = [s * stride for s, stride in zip(steps, strides, strict=True)]
@@ -61,7 +61,7 @@ def pad(low: Lowering, k: Scheduled) -> None:
 
 def gather(low: Lowering, k: Scheduled) -> None:
     x, indices, y = k.args
-    axis = int(k.attributes.get("axis", 0))  # type: ignore[arg-type]
+    axis = integer(k, "axis", 0)
     shape = low.shape(x)
     # A table of words takes half the room as what is read from it.
     dtype = low.dtypes[y] if low.is_weight(x) else low.dtypes[x]
@@ -82,7 +82,7 @@ def gather_elements(low: Lowering, k: Scheduled) -> None:
     kernel = gather_elements_kernel(
         low.shape(x),
         low.shape(y),
-        int(k.attributes.get("axis", 0)),  # type: ignore[arg-type]
+        integer(k, "axis", 0),
         dtype=low.dtypes[x],
         y_dtype=low.dtypes[y],
         index=low.dtypes[indices],
@@ -92,7 +92,7 @@ def gather_elements(low: Lowering, k: Scheduled) -> None:
 
 def gather_nd(low: Lowering, k: Scheduled) -> None:
     x, indices, y = k.args
-    batch = int(k.attributes.get("batch_dims", 0))  # type: ignore[arg-type]
+    batch = integer(k, "batch_dims", 0)
     shape, places = low.shape(x), low.shape(indices)
     depth = places[-1]
     kernel = gather_nd_kernel(
@@ -109,7 +109,7 @@ def gather_nd(low: Lowering, k: Scheduled) -> None:
 
 def one_hot(low: Lowering, k: Scheduled) -> None:
     indices, values, y = k.args
-    axis = int(k.attributes.get("axis", 0))  # type: ignore[arg-type]
+    axis = integer(k, "axis", 0)
     shape = low.shape(y)
     kernel = one_hot_kernel(
         math.prod(shape[:axis]),

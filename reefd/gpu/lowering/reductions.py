@@ -11,7 +11,7 @@ from ..dtypes import FLOATS
 from ..general import arg_reduce_kernel, reduce_kernel, scan_kernel, topk_kernel
 from ..rows import layer_norm_kernel, resize_kernel, softmax_kernel
 from ..simple import pool_kernel
-from .state import Lowering, named_arguments
+from .state import Lowering, integer, integers, named_arguments
 
 
 def pool(low: Lowering, k: Scheduled) -> None:
@@ -39,7 +39,7 @@ def pool(low: Lowering, k: Scheduled) -> None:
 def reduce(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
     shape, function = low.shape(x), str(k.attributes["function"])
-    axes: list[int] = list(k.attributes["axes"])  # type: ignore[arg-type]
+    axes = integers(k, "axes")
     if function == "mean" and len(shape) == 4 and axes == [1, 2] and low.dtypes[x] in FLOATS:
         n, h, w, c = shape  # of feature maps: pooling reads whole chunks
         dtype = low.float_of(x, y)
@@ -90,7 +90,7 @@ def scan(low: Lowering, k: Scheduled) -> None:
 def softmax(low: Lowering, k: Scheduled) -> None:
     x, y = k.args
     shape = low.shape(x)
-    axis = int(k.attributes.get("axis", -1)) % len(shape)  # type: ignore[arg-type]
+    axis = integer(k, "axis", -1) % len(shape)
     dtype = low.float_of(x, y)
     kernel = softmax_kernel(
         math.prod(shape[:axis]),

@@ -180,6 +180,15 @@ def _conversion(count: int, dtype: str, y_dtype: str) -> Kernel:
     return unary_kernel(1, count, activation="none", dtype=dtype, y_dtype=y_dtype)
 
 
+def integer(k: Scheduled, name: str, default: int | None = None) -> int:
+    """An attribute; KeyError where it is missing and there is no default."""
+    return int(k.attributes[name] if default is None else k.attributes.get(name, default))  # type: ignore[arg-type]
+
+
+def integers(k: Scheduled, name: str) -> list[int]:
+    return list(k.attributes[name])  # type: ignore[arg-type]
+
+
 def activation_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """An epilogue's function and its two numbers, as the kernels' builders take them. LowerError: there is none."""
     name = str(attributes.get("activation", "none"))
