@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from libreef import Client
-from reefd.bench import child
+from reefd.bench.clients import Load
 from reefd.bench.daemon import BenchError, PrivateDaemon
 
 RT_MODEL = "resnet50-float16"
@@ -31,56 +28,6 @@ LOADS: dict[str, tuple[tuple[str, ...], int, float]] = {
 POLICIES = ("reef", "wait", "streams", "sequential")
 SLOTS = 3
 Attempt = Callable[[str, Callable[[], Any]], Any]
-
-
-def load(task: str) -> None:
-    """The process of one best-effort task: keeps its slots busy until it is ended. Prints a dot for each answer."""
-    with Client(task, timeout=30.0) as client:
-        loans = [client.loan() for _ in range(SLOTS)]
-        for loan in loans:
-            for tensor in loan.inputs.values():
-                tensor[:] = np.random.default_rng(1).random(tensor.array.shape, np.float32)
-        pending = [loan.submit() for loan in loans]
-        while True:
-            for index, loan in enumerate(loans):
-                pending[index].result()
-                pending[index] = loan.submit()
-                os.write(1, b".")
-
-
-class _Load:
-    """The processes of a load, which can be stopped and continued together."""
-
-    def __init__(self, tasks: list[str]) -> None:
-        self._reader, writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        command = [sys.executable, "-m", "reefd.bench.gpu_beside"]
-        self._processes = [child.start([*command, task], stdout=writer) for task in tasks]
-        os.close(writer)
-        end = time.monotonic() + 30
-        while self.answers() == 0:
-            if time.monotonic() > end or any(process.poll() is not None for process in self._processes):
-                self.close()
-                raise BenchError("the best-effort load gets no answers")
-            time.sleep(0.05)
-
-    def answers(self) -> int:
-        """Since the last call."""
-        total = 0
-        with suppress(BlockingIOError):
-            while piece := os.read(self._reader, 1 << 16):
-                total += len(piece)
-        return total
-
-    def signal(self, number: int) -> None:
-        for process in self._processes:
-            process.send_signal(number)
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
-        os.close(self._reader)
 
 
 class _Times(NamedTuple):
@@ -153,25 +100,29 @@ def one_case(folder: Path, policy: str, load: str, seconds: float) -> dict[str, 
         tasks.append(f"be{number}")
         manifests[f"be{number}.yaml"] = f"version: 1\ntask: be{number}\nclass: be\nmodel: {name}\nslots: {SLOTS}\n"
     figures: dict[str, Any] = {"networks": networks, "batch": batch, "rate": rate}
-    with PrivateDaemon(
-        manifests, resource_dirs=[folder.resolve()], device="cuda", settings={"policy": policy}, spinning="always"
-    ) as daemon:
-        os.environ["REEF_SOCKET"] = str(daemon.socket)
-        with Client("rt", timeout=30.0, spin=math.inf) as client:
-            _requests(client, 0.3, rate)
-            figures["alone"] = _figures(_requests(client, seconds / 2, rate))
-            background = _Load(tasks)
-            try:
-                time.sleep(0.3)
-                background.answers()
-                time.sleep(seconds / 2)
-                figures["be_per_s_without_rt"] = round(background.answers() / (seconds / 2), 1)
-                figures["beside"] = _figures(_requests(client, seconds, rate))
-                figures["be_per_s"] = round(background.answers() / seconds, 1)
-                figures["announced"] = _figures(_requests(client, seconds, rate, announce_s=100e-6))
-            finally:
-                background.signal(signal.SIGCONT)
-                background.close()
+    with (
+        PrivateDaemon(
+            manifests, resource_dirs=[folder.resolve()], device="cuda", settings={"policy": policy}, spinning="always"
+        ) as daemon,
+        Client("rt", socket=daemon.socket, timeout=30.0, spin=math.inf) as client,
+    ):
+        _requests(client, 0.3, rate)
+        figures["alone"] = _figures(_requests(client, seconds / 2, rate))
+        with ExitStack() as stack:
+            loads = [stack.enter_context(Load(task, daemon.socket, SLOTS)) for task in tasks]
+            for each in loads:
+                each.go_on()
+
+            def rate_of_answers(over_s: float) -> float:
+                return round(sum(each.answers() for each in loads) / over_s, 1)
+
+            time.sleep(0.3)
+            rate_of_answers(0.3)
+            time.sleep(seconds / 2)
+            figures["be_per_s_without_rt"] = rate_of_answers(seconds / 2)
+            figures["beside"] = _figures(_requests(client, seconds, rate))
+            figures["be_per_s"] = rate_of_answers(seconds)
+            figures["announced"] = _figures(_requests(client, seconds, rate, announce_s=100e-6))
     figures["p50_ratio"] = round(figures["beside"]["p50_us"] / figures["alone"]["p50_us"], 3)
     figures["p99_ratio"] = round(figures["beside"]["p99_us"] / figures["alone"]["p99_us"], 3)
     return figures
@@ -188,7 +139,3 @@ def measure(folder: Path, seconds: float, attempt: Attempt) -> dict[str, Any]:
                 lambda policy=policy, load=load: one_case(folder, policy, load, seconds),  # type: ignore[misc]
             )
     return found
-
-
-if __name__ == "__main__":
-    load(sys.argv[1])
