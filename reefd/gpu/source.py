@@ -5,6 +5,7 @@ The text is complete (no include of a vendor or of ours is left), so a resource 
 target takes it.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from .instance import Kernel
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
+_UNSEEN = re.compile(r"//[^\n]*|#include[^\n]*")
 FORMS = ("plain", "preemptible")
 _NEEDS = {"conv.cuh": ("tile.cuh", "matrix.cuh")}
 _BASE = ("portable.cuh", "numbers.cuh", "gate.cuh", "activation.cuh")
@@ -47,6 +49,16 @@ def kernel_source(kernels: Iterable[Kernel], target: str, forms: Sequence[str] =
     parts = [_inline(header, target, seen) for header in headers]
     parts += [_entry(kernel, forms) for _, kernel in sorted(unique.items())]
     return "\n".join(parts)
+
+
+def source_digest(kernels: Iterable[Kernel], target: str) -> str:
+    """Of what the compiler sees of these kernels; comments, spaces and where headers lie do not count.
+
+    A kernel's name tells its constants only. What it and the gate do is in the headers, and the engine speaks to code
+    by the layout that they had.
+    """
+    text = _UNSEEN.sub("", kernel_source(kernels, target))
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
 
 
 def _entry(kernel: Kernel, forms: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from .lower import LowerError
 from .notes import Resources, code_resources
 from .occupancy import occupancy
 from .program import Compile, Program, assemble, batches, compile_all, plan_program
-from .source import kernel_source
+from .source import kernel_source, source_digest
 
 _DEVICES = {"cuda": "cuda:sm_90", "hip": "hip:gfx906", "host": "host"}
 
@@ -50,7 +50,7 @@ def make(program: Program, *, tuned_on: str = "", compile_sources: Compile = com
         LaunchCode(step.operation, step.kernel.name, step.kernel.blocks, step.kernel.threads) for step in program.steps
     ]
     tiles = tile_entries(program.tiles)
-    return Code(objects, CodeFile(VERSION, program.target, tuned_on, tiles, launches, kernels))
+    return Code(objects, CodeFile(VERSION, program.target, _sources(program), tuned_on, tiles, launches, kernels))
 
 
 def _facts(target: str, group: list[Kernel], code: bytes) -> list[KernelCode]:
@@ -87,11 +87,18 @@ def load(resource: Resource, target: str) -> GpuProgram:
         device = f"the device is a {target}" if target else "the driver does not say for what it takes code"
         wanted = _DEVICES[target_kind(target)] if target else "TARGET"
         raise ResourceError(resource.path, f"{device}; {has}: `reefctl compile --target {wanted}`")
+    path = resource.path / code_file_name(target)
     try:
-        return assemble(plan(resource, code.file), _bytes(code.objects))
+        program = plan(resource, code.file)
+        if _sources(program) != code.file.sources:
+            raise ResourceError(path, "made from the kernels of another release of reefd; compile it again")
+        return assemble(program, _bytes(code.objects))
     except (LowerError, KeyError, TypeError, ValueError) as error:
-        path = resource.path / code_file_name(target)
         raise ResourceError(path, f"made by another release of reefd ({error}); compile it again") from None
+
+
+def _sources(program: Program) -> str:
+    return source_digest((step.kernel for step in program.steps), target_kind(program.target))
 
 
 def _bytes(objects: Mapping[str, np.ndarray]) -> dict[str, bytes]:

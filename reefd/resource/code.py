@@ -19,7 +19,7 @@ from reefd.resource.errors import ResourceError
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1
+VERSION = 2
 MAX_FILE = 64 << 20  # bytes
 
 Count = Annotated[int, Meta(ge=0, le=1 << 32)]
@@ -56,10 +56,15 @@ class LaunchCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     processor: str
+    sources: str  # SHA-256 of the text that was compiled, without comments: other kernels or another gate make another
     tuned_on: str  # the device on which the tiles were measured for this model; empty: the compiler's choice
     tiles: list[list[Any]]  # a shape's fields, then its tile: see reefd.gpu.known_tiles
     launches: list[LaunchCode]
     kernels: list[KernelCode]
+
+
+class _Version(msgspec.Struct):
+    version: int
 
 
 class Code(NamedTuple):
@@ -72,9 +77,9 @@ class Code(NamedTuple):
 def parse(path: Path, content: bytes | memoryview) -> CodeFile:
     """ResourceError: damaged, or of another version."""
     try:
-        file = msgspec.json.decode(content, type=CodeFile)
+        version = msgspec.json.decode(content, type=_Version).version
+        if version != VERSION:
+            raise ResourceError(path, f"version {version}: this reefd reads version {VERSION}; compile it again")
+        return msgspec.json.decode(content, type=CodeFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ResourceError(path, f"{error}; compile it again") from None
-    if file.version != VERSION:
-        raise ResourceError(path, f"version {file.version}: this reefd reads version {VERSION}; compile it again")
-    return file

@@ -2,6 +2,7 @@
 """reefctl profile --tune: tiles measured on a device are kept in the resource and loaded again. On the stand-in driver,
 whose times mean nothing: what is chosen is one of the candidates, and computes the same."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 
 from reefd import _engine, feeds, resource
 from reefd.compiler import Options, compile_model
-from reefd.gpu import stored, tune
+from reefd.gpu import source, stored, tune
 from reefd.gpu.conv import ConvShape, Tile
 from reefd.gpu.known_tiles import parse_tiles
 from reefd.gpu.target import TARGETS
 from reefd.gpu.tiles import candidate_tiles
+from reefd.resource.code import parse
 from reefd.resource.load import model_spec
 from reefd.resource.read import read_code
 from reefd.zoo.net import Net
@@ -83,6 +85,38 @@ def test_tiles_are_measured_kept_and_loaded(folder: Path, monkeypatch: pytest.Mo
     code = read_code(again, processor)
     assert code is not None and code.file.tuned_on == device.info["name"]
     assert relative_error(answer(device, again, processor), expected) < 1e-5
+
+
+def test_code_of_other_kernels_is_refused_until_it_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same constants, same names, other headers: only the text tells."""
+    processor, copy, headers = target(GPUS[0]), tmp_path / "small", tmp_path / "kernels"
+    shutil.copytree(folder, copy)
+    shutil.copytree(source.headers_dir(), headers)
+    monkeypatch.setattr(source, "headers_dir", lambda: headers)
+    gate = headers / "gate.cuh"
+    text = gate.read_text()
+    read = resource.read(copy)
+    gate.write_text(text.replace("#pragma once", "// Another remark.\n#pragma once"))
+    stored.load(read, processor)
+    gate.write_text(text.replace("    u32 kernel; ", "    u32 more, kernel; "))
+    assert gate.read_text() != text
+    with pytest.raises(
+        resource.ResourceError, match=rf"code.{processor}.json: made from the kernels of another release"
+    ):
+        stored.load(read, processor)
+
+    code = read_code(read, processor)
+    assert code is not None
+    resource.write_code(read, processor, stored.make(stored.plan(read, code.file), compile_sources=compile_cached))
+    stored.load(resource.read(copy), processor)
+
+
+def test_code_files_of_another_version_are_refused_by_their_version(folder: Path) -> None:
+    old = b'{"version": 1, "processor": "sm_90a", "tuned_on": "", "tiles": [], "launches": [], "kernels": []}'
+    with pytest.raises(resource.ResourceError, match="version 1: this reefd reads version 2; compile it again"):
+        parse(folder / "code.sm_90a.json", old)
 
 
 def test_a_slower_network_keeps_its_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
