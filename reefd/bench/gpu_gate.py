@@ -26,7 +26,7 @@ ROUNDS, REPEATS = 7, 40
 # Without: which text of the sources becomes which.
 PIECES: dict[str, list[tuple[str, str]]] = {
     "nothing": [],
-    "wanted": [("if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;", "")],
+    "wanted": [("if (thread_index() == 0 && !wanted(window)) seen = window.word[Window::epoch] + 1;", "")],
     "first look": [
         ("void begin() {\n        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);", "void begin() {")
     ],
@@ -40,6 +40,10 @@ PIECES["everything"] = [
     *(change for changes in PIECES.values() for change in changes),
     ("if (thread_index() == 0) words[turn & 1] = moved_on(seen, window.word[Window::epoch]);", ""),
     ("if (thread_index() == 0) window = load_words(place.window);", ""),
+]
+# Convolutions decide behind the arithmetic of their first k-tile; those of a single one never do.
+PIECES["look at the first tile"] = [
+    ("if (!Preemptible || t % K::PERIOD != 0) {", "if (!Preemptible || t % (K::PERIOD + 1) != 1) {")
 ]
 
 

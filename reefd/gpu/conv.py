@@ -205,7 +205,7 @@ def _resident(tile: Tile, shared: int) -> int:
     Left alone it gives a large scalar tile half as many registers again as in the plain form, and a block less fits.
     For smaller tiles the bound would do the opposite, since it also says how many registers may be used.
     """
-    registers = ceil_div(tile.down * tile.across + 4 * (tile.down + tile.across) + 40, 8) * 8
+    registers = ceil_div(tile.down * tile.across + 4 * (tile.down + tile.across) + 72, 8) * 8
     if tile.tensor_cores or registers < 128:
         return 1
     return max(1, min(65536 // (tile.threads * registers), (227 << 10) // (shared + 1024)))

@@ -311,14 +311,18 @@ def test_an_instance_that_never_gets_through_is_shielded(kind: str) -> None:
     """Each try ends long before a block can: without shielding no number of tries would do."""
     bench = Bench(kind, probes(kind, 2, 3, turns=60, spin=500))
     request = bench.request()
-    tries = 0
+    tries, longest = 0, 0.0
     while request.local.kernels_done < request.kernels and tries < 200:
+        started = time.monotonic()
         request.launch(1, bench.epochs[1])
         time.sleep(200e-6)
         bench.next_epoch(1)
+        longest = max(longest, time.monotonic() - started)
         request.wait()
         tries += 1
-    assert 8 < tries < 200
+    assert tries < 200
+    # Where this thread had to wait for a processor, a try was long enough for a block.
+    assert tries > 8 or longest > 1e-3
     assert request.result() == bench.expected
 
 
