@@ -100,6 +100,10 @@ class LocalRequest:
     ) -> None: ...
     registered: bool  # the device reaches the tensors as they lie
     kernels_done: int
+    def fetch(self) -> bool:
+        """Best effort, ahead of the first window: has poll() bring the inputs. True: they are on the device."""
+    def drop(self) -> bool:
+        """Brings no more of them. True: none is being read any more."""
     def clear(self) -> None: ...
     def copy_out(self) -> None:
         """From the request's memory into the output buffers."""
@@ -132,6 +136,9 @@ class LocalDevice:
     ) -> tuple[list[int], list[int]]:
         """Runs the request `rounds` times, one after the other: nanoseconds until launch() returned, and until the
         window was seen to have retired."""
+    def poll(self, hold: bool = False) -> None:
+        """Begins the next pieces of what is fetched; with `hold` none."""
+    reading: bool  # a piece is on its way
     def vacate(self, queue: int, epoch: int, mark: int) -> tuple[int, int]:
         """Writes an epoch: nanoseconds until the write returned, and until `mark` was seen to have retired."""
     def wait(self, queue: int, mark: int, seconds: float = 60.0) -> bool:

@@ -49,10 +49,14 @@ void BestEffort::end(Request& request, int32_t status, uint64_t now_ns) {
     if (request.ending == 0) {
         request.ending = status;
     }
-    if (request.in_flight == 0) {
+    if (request.in_flight != 0) {
+        if (!request.stale) {
+            invalidate(request.queue, false);
+        }
+    } else if (device_.drop(*request.context)) {
         finish(request, request.ending, now_ns);
-    } else if (!request.stale) {
-        invalidate(request.queue, false);
+    } else if (!decltype(dropped_)::contains(request)) {
+        dropped_.push_back(request);
     }
 }
 
@@ -119,12 +123,13 @@ void BestEffort::invalidate(QueueId id, bool preempted) {
 
 // ---------------------------------------------------------------- launching
 
-// A request of the task that may have its next window on this queue: one that is there already or nowhere, oldest first;
-// else a new one that finds an execution context.
+// A request of the task that may have its next window on this queue: one that is there already or nowhere, oldest first,
+// with its inputs on the device; else a new one that finds an execution context, whose inputs may have to be fetched first.
 Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
     for (Request* request = task.started.front(); request; request = decltype(task.started)::next(*request)) {
         if ((!retrying_ || request->alone) && !request->stale && request->ending == 0 &&
-            request->launched < request->model->kernels && (request->in_flight == 0 || request->queue == queue)) {
+            request->launched < request->model->kernels && (request->in_flight == 0 || request->queue == queue) &&
+            device_.fetch(*request->context, request->binding)) {
             return request;
         }
     }
@@ -143,7 +148,7 @@ Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
     take_context(device_, request);
     completions_.launching(request, now_ns);
     task.started.push_back(request);
-    return &request;
+    return device_.fetch(*request.context, request.binding) ? &request : nullptr;
 }
 
 // At least one kernel; plain kernels are not taken back, so all of them.
@@ -308,6 +313,15 @@ void BestEffort::account(uint64_t now_ns) {
 
 bool BestEffort::progress(uint64_t now_ns) {
     bool any = false;
+    for (Request* request = dropped_.front(); request;) {
+        Request* next = decltype(dropped_)::next(*request);
+        if (device_.drop(*request->context)) {
+            dropped_.remove(*request);
+            finish(*request, request->ending, now_ns);
+            any = true;
+        }
+        request = next;
+    }
     for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
         Queue& queue = queues_[id];
         if (queue.count == 0) {

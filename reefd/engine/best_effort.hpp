@@ -48,6 +48,8 @@ public:
 
     bool empty() const { return shares_.empty(); }
     bool in_flight() const { return flights_ != 0; }
+    // Memory of a request is being read, or was when it was to end.
+    bool reading() const { return device_.reading() || !dropped_.empty(); }
     uint32_t stale() const { return stale_; }  // windows in flight that were invalidated
     // A window is in flight whose blocks, once begun, run to their end because its instance was abandoned too often.
     bool shielding() const { return shielded_ != 0; }
@@ -115,8 +117,9 @@ private:
 
     Shares shares_;
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;
-    std::vector<Queue> queues_;     // by QueueId; the first one is not ours
-    std::vector<Task*> set_aside_;  // scratch of fill()
+    std::vector<Queue> queues_;                   // by QueueId; the first one is not ours
+    std::vector<Task*> set_aside_;                // scratch of fill()
+    List<Request, &Request::drop_link> dropped_;  // they end once nobody reads their inputs
     uint32_t flights_ = 0;
     uint32_t stale_ = 0;
     uint32_t shielded_ = 0;

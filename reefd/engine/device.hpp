@@ -7,7 +7,7 @@
 //
 //   loader thread                         engine thread
 //   load, unload                          launch, write_epoch, retired, kernels_done, clear_record
-//   make_context, free_context
+//   make_context, free_context            fetch, drop, poll
 //
 // Retirement is the only proof that no block of a window runs any more. A window that was launched is retired exactly
 // once: after its last kernel, or after its epoch became stale and the last block in flight has left.
@@ -154,6 +154,18 @@ public:
     virtual uint32_t kernels_done(const Context& context) const = 0;
     // A number that changes whenever the context gets on: finished kernels, or finer where the device knows more.
     virtual uint64_t progress(const Context& context) const { return kernels_done(context); }
+    // Best effort, before a request's first window: begins to bring its inputs to the device ahead of that window, and then
+    // says whether they are there. True: it may be launched. A device whose real-time inputs would wait behind those of
+    // best-effort work brings them in pieces, from poll(); a request that is launched without a fetch takes them along.
+    virtual bool fetch(Context&, const Binding&) { return true; }
+    // Brings no more of them. True: nothing of the request's memory is being read any more. Ask again until it is.
+    virtual bool drop(Context&) { return true; }
+    // Inputs are on their way, and not held; or they have come and nobody asked since: a turn is due soon.
+    virtual bool fetching() const { return false; }
+    // Some request's memory is being read for a fetch.
+    virtual bool reading() const { return false; }
+    // In every turn, after real-time requests were launched: begins the next pieces. With `hold` none: real-time work is near.
+    virtual void poll(bool) {}
     // Forgets all progress, for a new request. Only after the last window that used the context has retired.
     virtual void clear_record(Context& context) = 0;
     // Readable when something was retired since the last call of arm(); -1 where the engine must poll.

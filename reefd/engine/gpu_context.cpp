@@ -128,19 +128,31 @@ void GpuContext::clear() {
     __atomic_store_n(const_cast<uint32_t*>(progress_), 0, __ATOMIC_RELAXED);
     done_ = tries_ = reached_ = stale_reached_ = 0;
     bound_ = false;
+    fetched_ = 0;
 }
 
 int GpuContext::bind(const Binding& binding, DriverStream* stream) {
     if (bound_)
         return 0;
+    begin_fetch(binding);
+    return fetch_piece(model_->facts().input_bytes, stream);
+}
+
+void GpuContext::begin_fetch(const Binding& binding) {
     bound_ = true;
     staged = !binding.device_reaches;
-    if (staged)
-        std::memcpy(host_.at(staged_inputs_), binding.inputs, model_->facts().input_bytes);
+    source_ = binding.inputs;
     const void* outputs = staged ? host_.device_at(staged_outputs_) : binding.outputs;
     __atomic_store_n(output_address_, reinterpret_cast<uint64_t>(outputs), __ATOMIC_RELEASE);
-    return driver_->upload_async(inputs_, staged ? host_.at(staged_inputs_) : binding.inputs,
-                                 model_->facts().input_bytes, stream);
+}
+
+int GpuContext::fetch_piece(size_t bytes, DriverStream* stream) {
+    const size_t at = fetched_;
+    bytes = std::min(bytes, model_->facts().input_bytes - at);
+    fetched_ += bytes;
+    if (staged)
+        std::memcpy(host_.at(staged_inputs_ + at), source_ + at, bytes);
+    return driver_->upload_async(inputs_ + at, staged ? host_.at(staged_inputs_ + at) : source_ + at, bytes, stream);
 }
 
 void GpuContext::copy_out(std::byte* outputs) const {

@@ -15,6 +15,7 @@
 
 #include "device.hpp"
 #include "gpu_model.hpp"
+#include "intrusive.hpp"
 
 namespace reef {
 
@@ -63,6 +64,16 @@ public:
     // Before the first window of a request: has its inputs copied, in queue order, and notes where its outputs go. Tensors
     // that the device cannot reach pass through host memory of the context. The driver's status.
     int bind(const Binding& binding, DriverStream* stream);
+    // ---- the same ahead of the window: in pieces, on a stream of their own
+    void begin_fetch(const Binding& binding);
+    bool bound() const { return bound_; }
+    // Has at most `bytes` more copied; the driver's status.
+    int fetch_piece(size_t bytes, DriverStream* stream);
+    bool fetched() const { return fetched_ == model_->facts().input_bytes; }
+    uint64_t fetch_mark = 0;  // of the last piece
+    bool fetch_open = false;  // GpuDevice's: begun, and not yet reported to be there
+    Link<GpuContext> fetch_link;
+
     // Of a staged request that is done: outputs to the client's memory.
     void copy_out(std::byte* outputs) const;
 
@@ -116,6 +127,8 @@ private:
     uint32_t reached_ = 0;        // preemptible kernels of this request launched under epoch_, up to here
     uint32_t stale_reached_ = 0;  // the same under the last epoch before it under which there were any
     bool bound_ = false;
+    const std::byte* source_ = nullptr;  // of a fetch: the inputs in the client's memory
+    size_t fetched_ = 0;                 // bytes of them whose copies were issued
     uint32_t tried_kernel_ = 0;
     uint32_t tries_ = 0;
 };

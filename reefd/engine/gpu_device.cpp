@@ -13,6 +13,18 @@ constexpr size_t kWord = 128;
 // A stale window passes through its queue at about 1.5 us a kernel, and two may wait on each queue.
 constexpr uint64_t kWindowNs = 100'000;
 
+// A device has one engine that copies from the host, and it copies what comes first: 33 GB/s on an H200. So a real-time
+// input waits behind at most two pieces of best-effort inputs, 2 x 256 KiB / 33 GB/s = 16 us, where it would wait behind
+// whole ones (15 of 600 KB: 270 us; one of 32 pictures, 19 MB: 580 us). Two keep the engine busy while the thread that
+// issues them turns. A staged piece is copied by that thread first, at about 10 GB/s: 64 KiB take 6 us of its turn.
+constexpr size_t kPieceBytes = 256 << 10, kStagedPieceBytes = 64 << 10;
+constexpr uint32_t kPiecesInFlight = 2;
+// Less than this, half a microsecond, goes with its window.
+constexpr size_t kSmallInputs = 16 << 10;
+// A real-time input is taken to be copied after its bytes at this rate, that of PCIe 3.0 x8. A word written behind it would
+// stand between it and the model's first kernel.
+constexpr uint64_t kSlowestBytesPerNs = 8;
+
 // Splits that are offered. Of the 132 units of an H200, real-time kernels of 98 blocks could spare 32 and not 48.
 constexpr size_t kMostSplits = 4;
 
@@ -40,8 +52,9 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
                           driver_->library + " knows " + std::to_string(devices));
     driver_->check(driver_->open(options.ordinal, &device_), "opening the device");
     describe();
-    counts_ = DeviceMemory(driver_, queues_.size() * kWord, "the queues");
-    words_ = HostMemory(driver_, queues_.size() * kWord, "the queues");
+    counts_ = DeviceMemory(driver_, (queues_.size() + 1) * kWord, "the queues");  // and the fetches
+    words_ = HostMemory(driver_, (queues_.size() + 1) * kWord, "the queues");
+    landed_ = reinterpret_cast<const uint32_t*>(words_.at(queues_.size() * kWord));
     int least = 0, greatest = 0;
     driver_->check(driver_->priorities(&least, &greatest), "asking for priorities");
     auto stream = [&](int priority) {
@@ -50,9 +63,11 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
         return made;
     };
     signals_ = stream(greatest);
+    // Where the driver cannot write the word behind a piece, a kernel does, which must not wait for best-effort blocks.
+    fetches_ = stream(driver_->write_word ? least : greatest);
     capture_real_time_ = {stream(greatest)};
     capture_best_effort_ = {stream(least)};
-    driver_->check(driver_->fill(counts_.at(0), 0, queues_.size() * kWord, signals_), "filling");
+    driver_->check(driver_->fill(counts_.at(0), 0, (queues_.size() + 1) * kWord, signals_), "filling");
     driver_->check(driver_->synchronize(signals_), "filling");
     for (size_t i = 0; i < queues_.size(); i++) {
         Queue& queue = queues_[i];
@@ -98,6 +113,7 @@ GpuDevice::~GpuDevice() {
         driver_->destroy_event(queue.changed);
     }
     driver_->destroy_stream(signals_);
+    driver_->destroy_stream(fetches_);
     for (const auto& streams : {capture_best_effort_, capture_real_time_})
         for (DriverStream* stream : streams)
             driver_->destroy_stream(stream);
@@ -195,8 +211,11 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     const bool runs = first < window.last && !(window.preemptible && window.epoch != queue.epoch);
     const uint32_t split = info_.split_granule != 0 ? window.split / info_.split_granule : 0;
     int status = choose_stream(queue, runs ? split : 0);
-    if (runs && status == 0)
+    if (runs && status == 0 && !context.bound()) {
         status = context.bind(window.binding, queue.stream);
+        if (id == kRealTimeQueue)
+            real_time_inputs_ns_ = monotonic_ns() + context.model().facts().input_bytes / kSlowestBytesPerNs;
+    }
     queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
                                  window.last,     window.epoch,
                                  context.epoch(), window.preemptible,
@@ -276,6 +295,60 @@ void GpuDevice::clear_record(Context& context) { own(context).clear(); }
 
 uint64_t GpuDevice::now_ns() const { return monotonic_ns(); }
 
+// ---------------------------------------------------------------- best-effort inputs
+
+bool GpuDevice::fetch(Context& of, const Binding& binding) {
+    GpuContext& context = own(of);
+    if (!context.bound()) {
+        if (context.model().facts().input_bytes <= kSmallInputs)
+            return true;
+        context.begin_fetch(binding);
+        context.fetch_open = true;
+        fetches_open_++;
+        to_fetch_.push_back(context);
+    }
+    if (!context.fetched() || landed() < context.fetch_mark)
+        return false;
+    close_fetch(context);
+    return true;
+}
+
+void GpuDevice::close_fetch(GpuContext& context) {
+    fetches_open_ -= context.fetch_open;
+    context.fetch_open = false;
+}
+
+bool GpuDevice::drop(Context& of) {
+    GpuContext& context = own(of);
+    if (decltype(to_fetch_)::contains(context))
+        to_fetch_.remove(context);
+    close_fetch(context);
+    return landed() >= context.fetch_mark;
+}
+
+void GpuDevice::poll(bool hold) {
+    held_ = hold;
+    if (hold || to_fetch_.empty() || pieces_ - landed() >= kPiecesInFlight || monotonic_ns() < real_time_inputs_ns_)
+        return;
+    enter();
+    while (!to_fetch_.empty() && pieces_ - landed() < kPiecesInFlight) {
+        GpuContext& context = *to_fetch_.front();
+        int status = context.fetch_piece(context.staged ? kStagedPieceBytes : kPieceBytes, fetches_);
+        context.fetch_mark = ++pieces_;
+        const size_t word = queues_.size() * kWord;
+        if (status == 0 && driver_->write_word)
+            status = driver_->write_word(fetches_, words_.device_at(word), static_cast<uint32_t>(pieces_));
+        else if (status == 0)
+            status = context.launch_end(fetches_, counts_.at(word), words_.device_at(word), 0, false);
+        if (status != 0) {
+            failed(status, "copying inputs");
+            return;
+        }
+        if (context.fetched())
+            to_fetch_.remove(context);
+    }
+}
+
 // ---------------------------------------------------------------- faults
 
 void GpuDevice::failed(int status, const char* call) {
@@ -295,6 +368,9 @@ const char* GpuDevice::fault() {
         if (status != 0 && status != driver_->not_ready)
             failed(status, "running a window");
     }
+    if (const int status = faulted_ || !reading() ? 0 : driver_->query(fetches_);
+        status != 0 && status != driver_->not_ready)
+        failed(status, "copying inputs");
     return faulted_ ? fault_ : nullptr;
 }
 

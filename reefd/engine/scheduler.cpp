@@ -93,6 +93,7 @@ void Scheduler::dispatch(uint64_t now_ns) {
     if (!best_effort_.empty()) {
         best_effort_.launch(grant(), retrying(), now_ns);
     }
+    device_.poll(grant().units == 0);
 }
 
 // The next retry begins when the device is empty.

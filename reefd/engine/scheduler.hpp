@@ -45,7 +45,9 @@ public:
     bool real_time_pending() const { return real_time_queued() || !announcements_.empty(); }
     bool real_time_running() const { return real_time_.running(); }
     bool best_effort_in_flight() const { return best_effort_.in_flight(); }
-    bool in_flight() const { return best_effort_.in_flight() || real_time_.in_flight(); }
+    bool in_flight() const { return best_effort_.in_flight() || real_time_.in_flight() || best_effort_.reading(); }
+    // Inputs of best-effort requests are on their way to the device: a turn is due soon.
+    bool fetching() const { return device_.fetching() || best_effort_.reading(); }
     // Compute units beside the real-time model that runs or is next; 0 while none is but one was announced.
     uint32_t split() const { return real_time_queued() ? real_time_.split() : 0; }
     // The next moment at which dispatch() has something to do without a retirement; UINT64_MAX: none.

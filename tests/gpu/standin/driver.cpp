@@ -42,6 +42,11 @@ std::mutex guard;
 std::map<void*, size_t> device_memory, host_memory, registered;
 std::atomic<int> sticky{0};
 std::atomic<uint64_t> launches{0};
+// Copies from the host that were queued, in order, and whether they wait.
+std::mutex copies_guard;
+std::condition_variable copies_changed;
+std::vector<size_t> copies;
+bool copies_wait = false;
 std::atomic<uint64_t> grids_on[kUnits + 1];  // by the number of units that their stream has
 thread_local bool current = false;
 
@@ -257,7 +262,15 @@ int UPLOAD(void* to, const void* from, size_t bytes) {
 int UPLOAD_ASYNC(void* to, const void* from, size_t bytes, Stream* stream) {
     if (const int status = usable())
         return status;
-    return stream->add([=] { std::memcpy(to, from, bytes); });
+    std::lock_guard lock(copies_guard);
+    copies.push_back(bytes);
+    return stream->add([=] {
+        {
+            std::unique_lock wait(copies_guard);
+            copies_changed.wait(wait, [] { return !copies_wait; });
+        }
+        std::memcpy(to, from, bytes);
+    });
 }
 int NAME(MemsetD8Async)(void* to, unsigned char byte, size_t bytes, Stream* stream) {
     if (const int status = usable())
@@ -384,6 +397,16 @@ int NAME(StreamWaitEvent)(Stream* stream, Event* event, unsigned) {
 }
 // How many grids ran on that many compute units: for tests.
 uint64_t reef_standin_grids_on(unsigned units) { return grids_on[units]; }
+// The bytes of the copies from the host queued since the last call, in order; how many. Later ones wait or go on.
+unsigned reef_standin_copies(size_t* bytes, unsigned room, bool wait) {
+    std::lock_guard lock(copies_guard);
+    const auto count = static_cast<unsigned>(copies.size());
+    std::copy_n(copies.begin(), std::min(room, count), bytes);
+    copies.clear();
+    copies_wait = wait;
+    copies_changed.notify_all();
+    return count;
+}
 
 #if defined(REEF_STANDIN_CUDA)
 int cuDevicePrimaryCtxRetain(void** context, int) {

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Best-effort inputs on the copy engine: pieces, few at once, none while real-time work is near, every byte right."""
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from . import standin
+from .devices import GPUS, REAL, chain
+from .test_conformance import RT, Bench, Request, run_to_end
+
+pytestmark = pytest.mark.skipif(bool(REAL), reason="a card does not say what was copied when: unset REEF_TEST_GPU")
+ELEMENTS = 150_528  # 602,112 bytes, whole pages: two pieces and a part of one
+BYTES = 4 * ELEMENTS
+IN_FLIGHT = 2
+REGISTERED_PIECE, STAGED_PIECE = 256 << 10, 64 << 10
+
+
+class Copies:
+    """What the stand-in was asked to copy from the host."""
+
+    def __init__(self, kind: str) -> None:
+        self._take = standin.load(kind).reef_standin_copies
+        self.take(wait=False)
+
+    def take(self, *, wait: bool) -> list[int]:
+        """Sizes since the last call, in order; later copies wait, or go on."""
+        sizes = (ctypes.c_size_t * 1000)()
+        return list(sizes[: self._take(sizes, len(sizes), wait)])
+
+
+@pytest.fixture(params=GPUS)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(request.param, chain(request.param, 3, ELEMENTS))
+
+
+def kind_of(bench: Bench) -> str:
+    return "cuda" if bench.device.info["detail"].startswith("libcuda") else "hip"
+
+
+@pytest.fixture
+def copies(bench: Bench) -> Iterator[Copies]:
+    made = Copies(kind_of(bench))
+    yield made
+    made.take(wait=False)
+
+
+def piece_of(request: Request) -> int:
+    return REGISTERED_PIECE if request.local.registered else STAGED_PIECE
+
+
+def until(what: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        meanwhile()
+        time.sleep(1e-4)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_real_time_input_waits_behind_two_pieces_at_most(bench: Bench, copies: Copies, registered: bool) -> None:
+    requests = [bench.request(registered=registered) for _ in range(4)]
+    real_time = bench.request(registered=registered)
+    piece = piece_of(requests[0])
+    copies.take(wait=True)
+    for request in requests:
+        assert not request.local.fetch()
+    for _ in range(5):
+        bench.device.poll()
+    real_time.launch(RT, 0, preemptible=False)
+    for _ in range(5):
+        bench.device.poll()
+    assert copies.take(wait=True) == [piece] * IN_FLIGHT + [BYTES]
+    assert bench.device.reading
+    copies.take(wait=False)
+    real_time.wait()
+    assert real_time.result() == bench.expected
+    for request in requests:
+        until(request.local.fetch, bench.device.poll)
+    assert sum(copies.take(wait=False)) == len(requests) * BYTES - IN_FLIGHT * piece
+    for queue, request in enumerate(requests, 1):
+        run_to_end(bench, request, min(queue, bench.device.info["queues"] - 1))
+        assert request.result() == bench.expected
+    assert copies.take(wait=False) == []  # nothing goes twice, nor with the window
+    assert not bench.device.reading
+
+
+def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
+    request = bench.request()
+    assert not request.local.fetch()
+    for _ in range(5):
+        bench.device.poll(hold=True)
+    assert copies.take(wait=False) == [] and not request.local.fetch()
+    until(request.local.fetch, bench.device.poll)
+    run_to_end(bench, request, 1)
+    assert request.result() == bench.expected
+
+
+def test_dropped_in_the_middle(bench: Bench, copies: Copies) -> None:
+    """Its memory is free only when the pieces in flight have landed; the others go on, and its context serves again."""
+    first, second = bench.request(), bench.request()
+    copies.take(wait=True)
+    assert not first.local.fetch() and not second.local.fetch()
+    bench.device.poll()
+    assert not first.local.drop()
+    assert second.local.drop()  # none of its pieces was begun
+    second.begin()
+    assert not second.local.fetch()
+    bench.device.poll()
+    assert copies.take(wait=False) == [piece_of(first)] * IN_FLIGHT
+    until(first.local.drop)
+    until(second.local.fetch, bench.device.poll)
+    run_to_end(bench, second, 1)
+    assert second.result() == bench.expected
+    first.begin()
+    until(first.local.fetch, bench.device.poll)
+    run_to_end(bench, first, 2)
+    assert first.result() == bench.expected
+
+
+def test_preempted_after_its_inputs_came(bench: Bench, copies: Copies) -> None:
+    request = bench.request()
+    until(request.local.fetch, bench.device.poll)
+    copies.take(wait=False)
+    for _ in range(5):
+        request.launch(1, bench.epochs[1])
+        bench.next_epoch(1)
+        request.wait()
+    run_to_end(bench, request, 2)
+    assert request.result() == bench.expected
+    assert copies.take(wait=False) == []
+
+
+def test_small_inputs_go_with_their_window(bench: Bench, copies: Copies) -> None:
+    small = Bench(kind_of(bench), chain(kind_of(bench), 11, 3008))
+    request = small.request()
+    assert request.local.fetch()
+    run_to_end(small, request, 1)
+    assert request.result() == small.expected
