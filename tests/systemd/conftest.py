@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+from tests.sin_model import compile_sin
 
 from .machine import Machine, package
 
@@ -37,7 +37,7 @@ def machine(bare: Machine) -> Machine:
     for manifest in (ROOT / "libreef/examples/manifests").glob("*.yaml"):
         shutil.copy(manifest, bare.path("/etc/reefd/tasks.d"))
     shutil.copytree(ROOT / "build/resource", bare.path("/usr/share/reefd/resource"), dirs_exist_ok=True)
-    _sin(bare.path("/usr/share/reefd/resource/sin"))
+    compile_sin(bare.path("/usr/share/reefd/resource/sin"))
     for name, task_class in (("sin-rt", "rt"), ("sin-be", "be")):
         text = SIN.format(name=name, task_class=task_class)
         bare.path(f"/etc/reefd/tasks.d/{name}.yaml").write_text(text)
@@ -52,21 +52,3 @@ def machine(bare: Machine) -> Machine:
     bare.systemctl("daemon-reload")
     bare.systemctl("restart", "reefd")
     return bare
-
-
-def _sin(folder: Path) -> None:
-    """A model of one kernel, y = sin(x)."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    shape = [1, 1024]
-    graph = helper.make_graph(
-        [helper.make_node("Sin", ["x"], ["y"])],
-        "sin",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-    )
-    source = folder.parent / "sin.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
-    reefctl = Path(sys.executable).with_name("reefctl")
-    subprocess.run([reefctl, "compile", source, "-o", folder], check=True, capture_output=True)
