@@ -25,7 +25,7 @@ void every_kernel(const Arguments& arguments) {
     for (uint32_t kernel = 0; kernel < chain.model->kernels(); kernel++)
         all.push_back(kernel);
     uint32_t preempted = 0;
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
+    for (uint32_t round = 0; round < arguments.rounds || preempted == 0; round++) {  // more, on a busy machine
         Slot slot(chain);
         preempted +=
             runner
@@ -34,7 +34,6 @@ void every_kernel(const Arguments& arguments) {
                 .preempted;
         check_output(chain, slot);
     }
-    CHECK(preempted > 0);  // else nothing was tested
 }
 
 // Interruptions at random instants, also while it resumes; finished blocks never run again.
@@ -47,7 +46,7 @@ void random_instants(const Arguments& arguments) {
     auto recorded_context = device.make_context(recorded.model), wide_context = device.make_context(wide.model);
     Runner runner(device);
     uint32_t preempted = 0;
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
+    for (uint32_t round = 0; round < arguments.rounds || preempted == 0; round++) {  // more, on a busy machine
         Slot slot(chain), recorded_slot(recorded), wide_slot(wide);
         const RunOptions how{.preemptible = true,
                              .interrupts = 1 + round % 20,
@@ -64,7 +63,6 @@ void random_instants(const Arguments& arguments) {
         check_output(wide, wide_slot);
         check_exactly_once(2, 150);
     }
-    CHECK(preempted > 0);
 }
 
 namespace {
@@ -183,7 +181,8 @@ void real_time(const Arguments& arguments) {
     BestEffort best_effort[] = {{device, 1, first}, {device, 2, second}};
     std::mt19937_64 random(arguments.seed);
     uint32_t preempted = 0, mark = device.retired(kRealTimeQueue);
-    for (uint32_t round = 0; round < arguments.rounds; round++) {
+    // On a busy machine a worker may not have begun when it is preempted: as many rounds as it takes to see one.
+    for (uint32_t round = 0; round < arguments.rounds || preempted == 0; round++) {
         for (BestEffort& request : best_effort)
             if (!request.in_flight()) {
                 preempted += !request.finish() && device.kernels_done(*request.context) > 0;
@@ -212,7 +211,6 @@ void real_time(const Arguments& arguments) {
             wait_for(device, request.queue, request.mark);
         }
     }
-    CHECK(preempted > 0);
 }
 
 // Tiny windows through every slot of a queue again and again, with workers that sleep in between.

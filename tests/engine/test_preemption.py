@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import time
 
 import numpy as np
 import pytest
@@ -177,8 +178,11 @@ def test_10_real_time_preempted_by_real_time_gives_the_same_bits_on_the_cpu(seed
     )  # fmt: skip
     for slot in range(8):
         slow.input(slot)[: data.nbytes] = data.tobytes()
-    preempted = 0
-    for _ in range(40):
+    preempted, rounds, end = 0, 0, time.monotonic() + 60
+    # On a busy machine the slow request may be over before the fast one comes: as many rounds as it takes.
+    while rounds < 40 or preempted <= 20:
+        assert time.monotonic() < end, f"{preempted} preemptions in {rounds} rounds"
+        rounds += 1
         for slot in range(8):
             slow.submit(slot, publish=False)
         slow.publish()
@@ -190,7 +194,6 @@ def test_10_real_time_preempted_by_real_time_gives_the_same_bits_on_the_cpu(seed
         preempted += sum(d.preemptions for d in done)
         for slot in range(8):
             assert slow.output(slot)[: data.nbytes] == expected.tobytes()
-    assert preempted > 20
     engine.stop(grace_ns=0, keep_sessions=False)
 
 

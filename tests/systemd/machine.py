@@ -93,7 +93,7 @@ class Machine:
         options = ("--no-pager", "-u", "reefd", "-n", "200") if not arguments else ("--no-pager", *arguments)
         return self.run("journalctl", *options).stdout
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
