@@ -238,14 +238,21 @@ def torch_latency(python: str, networks: Sequence[str]) -> dict[str, dict[str, A
 def measure(
     folder: Path, networks: Sequence[str], torch_python: str, rounds: int, seconds: float, say: Say
 ) -> dict[str, Any]:
-    """All figures. What fails is reported in its place, so that a long run is not lost."""
+    """All figures. What fails is reported in its place, and FOLDER/gpu.json holds what is known before each step: a
+    long run is not lost, nor one that is killed."""
     try:
         device = _engine.GpuDevice("cuda")
     except _engine.EngineError as error:
         raise BenchError(str(error)) from None
     result: dict[str, Any] = {"device": device.info, "networks": {}}
 
+    def save() -> None:
+        unfinished = folder / "gpu.json.new"
+        unfinished.write_text(json.dumps(result))
+        unfinished.replace(folder / "gpu.json")
+
     def attempt(key: str, what: Callable[[], Any]) -> Any:
+        save()
         started = time.monotonic()
         try:
             value = what()
@@ -276,15 +283,15 @@ def measure(
             f"exact resnet50 {dtype}",
             lambda dtype=dtype: exactness(device, folder / f"resnet50-{dtype}", 1000),  # type: ignore[misc]
         )
-    result["splits"] = {
-        f"{network}-float16": attempt(
-            f"splits {network}",
-            lambda network=network: splits(device, folder / f"{network}-float16", 100),  # type: ignore[misc]
-        )
-        for network in networks
-    }
     result["preemption"] = attempt("preemption", lambda: preemption(device, (64, 512, 4096, 16384, 98304), 200))
     from reefd.bench import gpu_beside
 
-    result["beside"] = gpu_beside.measure(folder, seconds, attempt)
+    gpu_beside.measure(folder, seconds, attempt, result.setdefault("beside", {}))
+    split_times = result.setdefault("splits", {})
+    for network in networks:
+        split_times[f"{network}-float16"] = attempt(
+            f"splits {network}",
+            lambda network=network: splits(device, folder / f"{network}-float16", 100),  # type: ignore[misc]
+        )
+    save()
     return result

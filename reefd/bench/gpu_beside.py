@@ -128,9 +128,8 @@ def one_case(folder: Path, policy: str, load: str, seconds: float) -> dict[str, 
     return figures
 
 
-def measure(folder: Path, seconds: float, attempt: Attempt) -> dict[str, Any]:
-    """Every load under every policy."""
-    found: dict[str, Any] = {}
+def measure(folder: Path, seconds: float, attempt: Attempt, found: dict[str, Any]) -> None:
+    """Every load under every policy, into `found` as it is known."""
     for load in LOADS:
         for policy in POLICIES:
             key = f"{load}: {policy}"
@@ -138,4 +137,3 @@ def measure(folder: Path, seconds: float, attempt: Attempt) -> dict[str, Any]:
                 key,
                 lambda policy=policy, load=load: one_case(folder, policy, load, seconds),  # type: ignore[misc]
             )
-    return found
