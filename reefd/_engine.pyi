@@ -53,6 +53,10 @@ def operator_arguments(
     and whether element i is read only by the block that writes element i of the result, before it does. None: no such
     operator. ModelError: it has no such number of arguments."""
 
+def keep_memory() -> bool:
+    """Makes a process that shares this one's memory and ends after it, so that the death of this one closes descriptors
+    at once and not when its memory is taken down. Once, by the main thread. False: the kernel cannot."""
+
 def instruction_sets() -> list[str]:
     """The CPU's operator tables that this machine can run, the best last. `REEF_CPU_ISA` in the environment chooses
     one."""

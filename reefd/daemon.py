@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reefd import __version__, config, disposal, manifest, wire
-from reefd._engine import Engine, EngineError, Event
+from reefd._engine import Engine, EngineError, Event, keep_memory
 from reefd.activation import ActivationError, inherited
 from reefd.config import Config
 from reefd.control import Control, ControlError, Later
@@ -44,6 +44,8 @@ _LOAD_SECONDS = 600.0  # systemd is asked for so much patience while models are 
 def run(settings: Config) -> int:
     """Runs the daemon until it is told to end. Returns the exit code."""
     log = Log(settings.log_level)
+    if not keep_memory():
+        log.info("start", "this kernel cannot keep the memory of a process: clients that poll see its death later")
     with contextlib.ExitStack() as cleanup:
         try:
             config.prepare_runtime_dir(settings)

@@ -14,6 +14,7 @@
 #include "buffers.hpp"
 #include "engine.hpp"
 #include "failure.hpp"
+#include "memory_keeper.hpp"
 #include "module.hpp"
 
 namespace nb = nanobind;
@@ -336,6 +337,8 @@ void bind_engine(nb::module_& module) {
             },
             nb::arg("ns"))
         .def("trace", trace_list);
+
+    module.def("keep_memory", keep_memory);
 }
 
 }  // namespace reef

@@ -2,6 +2,7 @@
 """The daemon's life: start, stop, what is left behind, and who may run beside whom."""
 
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 import libreef
 
-from .reefd_process import ECHO, NOBODY, SHM, Reefd
+from .reefd_process import ECHO, NOBODY, PATIENCE, SHM, Reefd
+from .test_daemon_socket import connect
 
 
 def echo(daemon: Reefd, value: int = 7) -> None:
@@ -154,3 +156,40 @@ def test_a_daemon_that_serves_networks_has_not_imported_numpy(start):
     daemon = start({"face.yaml": "version: 1\ntask: face\nclass: be\nmodel: face_detector\n"})
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "_engine" in maps and "numpy" not in maps
+
+
+def memory_pages(pid: int) -> int:
+    """Of a process, or of what is left of it."""
+    file = Path(f"/proc/{pid}/statm")
+    return int(file.read_text().split()[0]) if file.exists() else 0
+
+
+def keeper_of(daemon: Reefd) -> int:
+    pid = daemon.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (keeper,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "reef-memory\n"]
+    return keeper
+
+
+def test_descriptors_close_at_death_before_the_memory_goes(start):
+    """A process of its own holds the memory until the daemon has ended: a client that polls does not wait for that."""
+    daemon = start()
+    keeper = keeper_of(daemon)
+    assert len(list(Path(f"/proc/{keeper}/fd").iterdir())) == 1  # the pidfd, and nothing of the daemon's
+    with connect(daemon) as connection:
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            daemon.kill()
+            assert select.select([connection], [], [], PATIENCE)[0]
+            assert memory_pages(keeper) > 0
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+    daemon.wait_for(lambda: memory_pages(keeper) == 0)
+
+
+def test_a_daemon_does_without_the_keeper_of_its_memory(start):
+    daemon = start()
+    keeper = keeper_of(daemon)
+    os.kill(keeper, signal.SIGKILL)
+    echo(daemon)
+    assert daemon.stop() == 0 and daemon.shm() == []
