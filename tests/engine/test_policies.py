@@ -120,6 +120,25 @@ def test_plain_policies_do_not_listen_to_announcements(simulate, policy):
     assert sim.times(done)[1:] == (0, 500)
 
 
+@pytest.mark.parametrize("policy", ["reef", "reset", "wait"])
+def test_an_announcement_holds_best_effort_back_until_the_request_comes(simulate, policy):
+    """The device is empty when it comes: running blocks left at their check point, or at their end under `wait`."""
+    sim = simulate(policy)
+    be = sim.client("be", "be", *[(4, 100, 20)] * 5)
+    rt = sim.client("rt", "rt", (4, 50, 0))
+    be.submit(0)
+    sim.until(150)
+    rt.announce()
+    sim.until(400)
+    assert [time for time, *_ in sim.events("block", "be") if time > 200] == []
+    rt.submit(0)
+    sim.until(2000)
+    assert sim.times(rt.take()[0])[1:] == (400, 450)
+    (done,) = be.take()
+    assert sim.times(done)[2] == 450 + (300 if policy == "wait" else 400)
+    assert len(sim.blocks_run("be")) == 20 and set(sim.blocks_run("be").values()) == {1}
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_outputs_have_the_same_bits_under_every_policy(policy):
     """Both classes at once on the CPU device; each result is compared with a run alone."""

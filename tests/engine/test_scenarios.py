@@ -385,3 +385,18 @@ def test_25_best_effort_keeps_the_half_that_real_time_leaves(policy):
     # Lost: a block of each unit for each preemption, on average half of one, and what the last blocks of kernels leave
     # idle, which is 2 of 12 places for 10 blocks on 4 units where a request runs alone.
     assert useful / (4 * 1010 * periods) > 0.98
+
+
+def test_26_a_deadline_passes_in_time_whatever_others_wait_for(sim):
+    """Each expires at its own deadline, not when one that was looked at before it does. Two run, the others wait."""
+    be = sim.client("be", "be", (4, 5000, 0))
+    for slot, deadline in enumerate((0, 0, 3000, 1000, 2000)):
+        be.submit(slot, deadline_ns=sim.absolute(deadline) if deadline else 0)
+    sim.until(11_000)
+    assert [(d.slot, d.status, sim.times(d)[2]) for d in be.take()] == [
+        (3, -errno.ETIME, 1000),
+        (4, -errno.ETIME, 2000),
+        (2, -errno.ETIME, 3000),
+        (0, 0, 5000),
+        (1, 0, 10_000),
+    ]
