@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How soon the installed service is back under a real systemd: kill -9 of its main process to the first completion.
+
+    python -m tests.systemd.service_back [ROUNDS]      root, after `make deb resources`
+
+The clients are those of `reefctl bench death`, busy when the process is killed; systemd notices and
+starts the next one. The clock starts before nsenter(1) and kill(1) do, so what they take is in the figure.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from reefd.bench import death
+from tests import ROOT
+
+from .machine import Machine, package
+
+PYTHON = "/usr/lib/reefd/bin/python"
+SOCKET = "/run/reefd/reef.sock"
+
+
+def prepare(machine: Machine) -> None:
+    """The package, the two tasks of the benchmark, and no end to restarts."""
+    machine.run("dpkg", "-i", package(), check=True)
+    shutil.copytree(ROOT / "build/resource", machine.path("/usr/share/reefd/resource"), dirs_exist_ok=True)
+    for name, text in death.MANIFESTS.items():
+        machine.path(f"/etc/reefd/tasks.d/{name}").write_text(text)
+    machine.path("/etc/systemd/system/reefd.service.d").mkdir(parents=True)
+    drop_in = machine.path("/etc/systemd/system/reefd.service.d/bench.conf")
+    drop_in.write_text("[Unit]\nStartLimitIntervalSec=0\n")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("restart", "reefd")
+
+
+def measure(machine: Machine, rounds: int) -> list[int]:
+    """Nanoseconds of each kill."""
+    load = ["/usr/lib/reefd/load_client.py", SOCKET, death.BE_TASK, 1]
+    shutil.copy(ROOT / "tests/daemon/load_client.py", machine.path(str(load[0])))
+    busy = machine.start(PYTHON, *load, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    serve = machine.command(PYTHON, "-m", "reefd.bench.death", "serve", SOCKET)
+    client = subprocess.Popen(serve, stdout=subprocess.PIPE)
+    assert client.stdout is not None and client.stdout.readline() == b"ready\n"
+    back = []
+    try:
+        for _ in range(rounds):
+            time.sleep(death.SERVE_S)
+            pid = int(machine.show("reefd", "MainPID"))
+            start = time.monotonic_ns()
+            machine.run("kill", "-KILL", pid, check=True)
+            killed, done = time.monotonic_ns(), 0
+            while done < killed + death.OUTAGE_NS:
+                (done,) = death.TIME.unpack(client.stdout.read(death.TIME.size))
+            back.append(done - start)
+    finally:
+        for process in (client, busy):
+            process.kill()
+            process.wait()
+    return back
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    with tempfile.TemporaryDirectory(prefix="reefd-machine-") as folder:
+        machine = Machine(Path(folder), Path(folder + ".log"))
+        try:
+            prepare(machine)
+            back = np.array(measure(machine, rounds)) / 1e6
+        finally:
+            machine.close()
+            Path(folder + ".log").unlink()
+    half, most = np.percentile(back, [50, 99])
+    print(f"kill -9 to the first completion: p50 {half:.0f} ms, p99 {most:.0f}, most {back.max():.0f}, {rounds} kills")
+
+
+if __name__ == "__main__":
+    main()
