@@ -23,6 +23,7 @@ from reefd.compiler.operators import supported
 from reefd.compiler.patterns import find_patterns
 from reefd.compiler.progress import SILENT, Progress
 from reefd.compiler.simplify import simplify
+from reefd.resource.read import read_code
 from reefd.resource.schema import ModelFile, Precision, Source
 from reefd.resource.tensors import narrowed
 
@@ -81,7 +82,7 @@ def compile_model(
     with the model; ResourceError: what is wrong with the folder."""
     name, options = name or folder.absolute().name, options or Options()
     source = _source(path, options)
-    if only_if_stale and (existing := _up_to_date(folder, source, name)):
+    if only_if_stale and (existing := _up_to_date(folder, source, name, options.processors)):
         return existing
     compilation = _Compilation(str(path), name, source, options, progress)
     graph = compilation.timed("load", lambda: load(path, options.shapes, supported, progress))
@@ -145,18 +146,31 @@ class _Compilation:
             raise CompileError(self.path, problems)
 
 
-def _up_to_date(folder: Path, source: Source, name: str) -> Summary | None:
+def _up_to_date(folder: Path, source: Source, name: str, processors: Sequence[str]) -> Summary | None:
     try:
         existing = resource.read(folder)
     except resource.ResourceError:
         return None
     model = existing.model
-    if model.source != source or model.name != name:
+    if model.source != source or model.name != name or not _current_code(existing, processors):
         return None
     weight_bytes = stored_bytes(model, existing.weights)
     return Summary(
         name, 0, len(model.kernels), weight_bytes, model.arena_bytes, model.live_bytes, {}, fresh=True
     )  # fmt: skip
+
+
+def _current_code(existing: resource.Resource, processors: Sequence[str]) -> bool:
+    """The model's source does not tell which kernels its GPU code was made from."""
+    if not processors:
+        return True
+    from reefd.gpu.stored import current
+
+    try:
+        codes = [read_code(existing, processor) for processor in processors]
+    except resource.ResourceError:
+        return False
+    return all(code is not None and current(existing, code.file) for code in codes)
 
 
 def stored_bytes(model: ModelFile, weights: Mapping[str, np.ndarray]) -> int:

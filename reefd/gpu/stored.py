@@ -75,6 +75,15 @@ def plan(resource: Resource, code: CodeFile) -> Program:
     return plan_program(resource.model, resource.weights, code.processor, resource.model.precision, tiles)
 
 
+def current(resource: Resource, code: CodeFile) -> bool:
+    """Whether this release can load the code, and would make it from the same kernels."""
+    try:
+        program = plan(resource, code)
+    except (LowerError, KeyError, TypeError, ValueError):
+        return False
+    return _sources(program) == code.sources
+
+
 def load(resource: Resource, target: str) -> GpuProgram:
     """What a GPU device loads. `target` "" (the driver does not tell): the only one there is. ResourceError says what
     is missing or damaged."""

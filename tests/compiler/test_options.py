@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What else than the model decides a resource: precision, targets, names. And who is told how far it is."""
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from reefd.compiler.load import from_model
 from reefd.compiler.operators import supported
 from reefd.compiler.targets import known_targets, parse_targets
 from reefd.gpu import compile as gpu_compile
-from reefd.gpu import stored
+from reefd.gpu import source, stored
 from reefd.resource.read import read_code
 from reefd.resource.tensors import parse
 from tests import ROOT
@@ -102,6 +104,33 @@ def test_code_objects_lie_in_the_resource(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(resource.ResourceError, match="damaged"):
         read_code(resource.read(folder), "gfx906")
+
+
+def test_code_of_other_kernels_is_not_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon refuses it and says that the model must be compiled again: then --if-stale has to do it."""
+    monkeypatch.setattr(stored, "compile_source", lambda source, target: f"{target} {len(source)}".encode())
+    monkeypatch.setattr(stored, "code_resources", lambda target, code: {})
+    folder, headers = tmp_path / "iris", tmp_path / "kernels"
+    shutil.copytree(source.headers_dir(), headers)
+    monkeypatch.setattr(source, "headers_dir", lambda: headers)
+    both = Options(processors=["gfx906", "sm_90a"])
+
+    def fresh() -> bool:
+        return compile_model(IRIS, folder, options=both, only_if_stale=True).fresh
+
+    assert not fresh() and fresh()
+    gate, amd = headers / "gate.cuh", headers / "target_hip.cuh"
+    gate.write_text("// Another remark.\n" + gate.read_text())
+    assert fresh()
+    for header in (gate, amd):  # of every device, and of one
+        header.write_text(header.read_text() + "\nstruct Another;\n")
+        assert not fresh() and fresh()
+    read = resource.read(folder)
+    code = read_code(read, "sm_90a")
+    assert code is not None
+    old = msgspec.structs.replace(code.file, version=code.file.version - 1)
+    resource.write_code(read, "sm_90a", code._replace(file=old))
+    assert not fresh() and fresh()
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
