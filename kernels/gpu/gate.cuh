@@ -90,14 +90,14 @@ template <> struct Gate<true> {
     }
 
     // Thread 0: no earlier window has finished this block.
-    REEF_MEMBER bool wanted(const Chunk& window) const {
+    REEF_MEMBER bool wanted() const {
         if (place.kernel != window.word[Window::next]) return place.kernel > window.word[Window::next];
         const u32 under = window.word[Window::left_under];
         return under == 0 || load_relaxed(place.left + block) == under;
     }
     // Before the first decision: a block that is not wanted takes its window for stale.
     REEF_MEMBER void ready() {
-        if (thread_index() == 0 && !wanted(window)) seen = window.word[Window::epoch] + 1;
+        if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;
     }
 
     // The barrier of a loop. True: leave now.
@@ -119,12 +119,9 @@ template <> struct Gate<true> {
     REEF_MEMBER bool decided() {
         const bool leave = words[turn & 1] != 0;
         turn++;
-        if (leave && thread_index() == 0) {
-            const Chunk again = load_words(place.window);
-            if (wanted(again)) {
-                store_relaxed(place.left + block, again.word[Window::epoch]);
-                lower(place.window + Window::least_left, place.kernel);
-            }
+        if (leave && thread_index() == 0 && wanted()) {
+            store_relaxed(place.left + block, window.word[Window::epoch]);
+            lower(place.window + Window::least_left, place.kernel);
         }
         return leave;
     }

@@ -26,7 +26,7 @@ ROUNDS, REPEATS = 7, 40
 # Without: which text of the sources becomes which.
 PIECES: dict[str, list[tuple[str, str]]] = {
     "nothing": [],
-    "wanted": [("if (thread_index() == 0 && !wanted(window)) seen = window.word[Window::epoch] + 1;", "")],
+    "wanted": [("if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;", "")],
     "first look": [
         ("void begin() {\n        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);", "void begin() {")
     ],
