@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from reefd.cli_numbers import Seconds, Share, Workers
-
-if TYPE_CHECKING:
-    from reefd.resource import Profile
 
 MOST_OTHER_LOAD = 0.1  # of all processors
 
@@ -22,12 +19,14 @@ def profile(
     /,
     *,
     device: Annotated[
-        Literal["cpu", "cuda", "hip"], Parameter(help="what to measure on; GPUs only with --tune")
+        Literal["cpu", "cuda", "hip"], Parameter(help="what to measure on; a GPU: code for it is in the folder")
     ] = "cpu",
     tune: Annotated[
         bool, Parameter(help="choose the GPU's tiles by measuring, and compile its code with them", negative="")
     ] = False,
-    workers: Annotated[Workers, Parameter(help="compute units of the daemon (its --workers); 0: one for each CPU")] = 0,
+    workers: Annotated[
+        Workers, Parameter(help="cpu: compute units of the daemon (its --workers); 0: one for each CPU")
+    ] = 0,
     bound: Annotated[Share, Parameter(help="share of its time that the model may lose to best-effort work")] = 0.02,
     seconds: Annotated[Seconds, Parameter(help="how long to measure with each number of compute units")] = 1.0,
     allow_busy: Annotated[
@@ -35,27 +34,35 @@ def profile(
     ] = False,
     quiet: Annotated[bool, Parameter(help="print problems only", negative="")] = False,
 ) -> int:
-    """Measure a compiled model's kernels on this machine, and write profile.DEVICE.json into its folder.
+    """Measure a compiled model on this machine, and write profile.DEVICE.json into its folder.
 
-    It holds what preempt_bound in a manifest is compared with, and how many compute units best-effort work may use
-    beside the model. Stop the daemon first: whatever else runs is measured too.
+    It holds how many compute units best-effort work may use beside the model and, on the CPU, of each kernel what
+    preempt_bound in a manifest is compared with. Stop the daemon first: whatever else runs is measured too.
 
     With --tune and a GPU: measure which tile is the fastest for each convolution and matrix product of the model on
     that GPU, and put code made with them into the folder.
     """
-    if (device != "cpu") != tune:
-        print("--tune is for GPUs, and GPUs are only tuned: --tune --device cuda, or hip", file=sys.stderr)
+    if tune and device == "cpu":
+        print("--tune is for GPUs: --tune --device cuda, or hip", file=sys.stderr)
         return 2
     if tune:
         return _tune(folder, device, quiet)
     from reefd import _engine, resource
-    from reefd.profile import measure
+    from reefd.profile import report
     from reefd.profile.load import OtherLoad
 
     try:
         found = resource.read(folder)
-        with OtherLoad() as load, _Progress(quiet) as progress:
-            made = measure.profile(found, workers=workers, bound=bound, seconds=seconds, progress=progress.show)
+        with _Progress(quiet) as progress, OtherLoad() as load:
+            if device == "cpu":
+                from reefd.profile import measure
+
+                made = measure.profile(found, workers=workers, bound=bound, seconds=seconds, progress=progress.show)
+            else:
+                from reefd.profile import gpu
+
+                opened = _engine.GpuDevice(device)
+                made = gpu.profile(found, opened, device, bound=bound, seconds=seconds, progress=progress.show)
         if load.share > MOST_OTHER_LOAD and not allow_busy:
             print(
                 f"{folder}: other programs used {load.share:.0%} of the processors meanwhile, so the figures are not "
@@ -68,7 +75,7 @@ def profile(
         print(error, file=sys.stderr)
         return 1
     if not quiet:
-        print(describe(folder, made))
+        print(report.describe(folder, made))
     return 0
 
 
@@ -95,41 +102,6 @@ def _tune(folder: Path, kind: str, quiet: bool) -> int:
             f"{made.before_ns / 1e3:.1f} us before, {made.after_ns / 1e3:.1f} us with those found; the faster are kept"
         )
     return 0
-
-
-def describe(folder: Path, profile: Profile) -> str:
-    """The profile in a few lines."""
-    lines = [f"{folder}: {len(profile.kernels)} kernels on {profile.machine.processor}, {profile.machine.kernels}"]
-    for count, column in zip(profile.units, range(len(profile.units)), strict=True):
-        total = sum(kernel.time_ns[column] for kernel in profile.kernels)
-        lines.append(f"  {count} compute unit{'s' if count > 1 else ''}: {total / 1e6:.3f} ms")
-    longest = profile.longest()
-    if longest is not None:
-        checks = max(profile.kernels, key=lambda kernel: kernel.check_ns)
-        lines.append(f"  longest between check points: {checks.check_ns / 1e3:.1f} us, {checks.name}")
-        blocks = max(profile.kernels, key=lambda kernel: kernel.block_ns)
-        lines.append(f"  longest block: {blocks.block_ns / 1e3:.1f} us, {blocks.name}")
-        copies = max(profile.kernels, key=lambda kernel: kernel.copy_ns)
-        if copies.copy_ns:
-            lines.append(f"  longest copy of a unit: {copies.copy_ns / 1e3:.1f} us, {copies.name}")
-        lines.append(f"  can keep preempt_bound: {-(-longest.bound_ns // 1000)}us")
-    lines.append(f"  {describe_padding(profile)}")
-    return "\n".join(lines)
-
-
-def describe_padding(profile: Profile) -> str:
-    """The padding plan in a line."""
-    whole = given = first = 0
-    for segment in profile.padding.segments:
-        part = sum(kernel.time_ns[-1] for kernel in profile.kernels[first : segment.last])
-        whole += part * profile.machine.compute_units
-        given += part * segment.units
-        first = segment.last
-    share = given / whole if whole else 0.0
-    return (
-        f"beside it, best-effort work may use {share:.1%} of the device in {len(profile.padding.segments)} segments, "
-        f"for {profile.padding.loss:.2%} of its time"
-    )
 
 
 class _Progress:

@@ -38,12 +38,15 @@ def broken(
     if bound == 0:
         return ""
     promise = f"preempt_bound {_microseconds(bound)} cannot be promised"
+    otherwise = ", or set `enforce: warn`" if manifest.enforce == "refuse" else ""
     if policy not in _PREEMPTING:
         return (
             f"{promise}: under policy {policy} nothing is preempted; the policies that do are {', '.join(_PREEMPTING)}"
         )
     profile = resource.profiles.get(device)
-    again = f"; run `{_command(resource.path, device)}` on this machine while nothing else runs"
+    if device in ("cuda", "hip") and (profile is None or not profile.kernels):
+        return f"{promise}: the blocks of GPU kernels are not timed; leave the bound out for {device}{otherwise}"
+    again = f"; run `{command(resource.path, device)}` on this machine while nothing else runs"
     if profile is None:
         return f"{promise}: there is no profile.{device}.json{again}"
     stale = profile.stale(resource.digest, machine) or _other_blocks(profile, blocks)
@@ -52,7 +55,6 @@ def broken(
     longest = profile.longest()
     if longest is None or longest.bound_ns <= bound:
         return ""
-    otherwise = ", or set `enforce: warn`" if manifest.enforce == "refuse" else ""
     return f"{promise}: {_blame(longest)}; raise the bound to {_microseconds(longest.bound_ns)}{otherwise}"
 
 
@@ -79,17 +81,23 @@ def _microseconds(time_ns: int) -> str:
     return f"{-(-time_ns // 1000)}us"
 
 
-def _command(folder: Path, device: str) -> str:
+def command(folder: Path, device: str) -> str:
+    """What measures the profile."""
     return f"reefctl profile {folder}" + (f" --device {device}" if device != "cpu" else "")
 
 
-def usable(resource: Resource, device: str, machine: Machine, blocks: Sequence[int]) -> tuple[Profile | None, str]:
+def usable(
+    resource: Resource, device: str, machine: Machine, blocks: Sequence[int], code: str = ""
+) -> tuple[Profile | None, str]:
     """The profile that the engine may plan with, or None and why: times and padding hold for this many compute units
-    only."""
+    only, and on a GPU for this code (Resource.code_sum)."""
     profile = resource.profiles.get(device)
     if profile is None:
         return None, f"there is no profile.{device}.json"
-    stale = profile.stale_padding(resource.digest, machine) or _other_blocks(profile, blocks)
+    stale = profile.stale_padding(resource.digest, machine, code) or _other_blocks(profile, blocks)
+    ends = [segment.last for segment in profile.padding.segments]
+    if not stale and not profile.kernels and ends[-1:] != [len(blocks)]:
+        stale = f"its plan does not end with the last of {len(blocks)} launches"
     if stale:
         return None, f"profile.{device}.json is stale, {stale}"
     return profile, ""

@@ -99,7 +99,8 @@ class Store:
     def __init__(self, engine: Engine, directories: Iterable[Path]) -> None:
         self._engine = engine
         self._directories = tuple(directories)
-        self._models: dict[str, Model] = {}  # by digest: a folder that was replaced is another model
+        # By digest and code: a folder that was replaced is another model, and one with other code is loaded again.
+        self._models: dict[tuple[str, str], Model] = {}
 
     def load(self, manifest: Manifest) -> tuple[list[Served], int]:
         """Each model of the task, and their signature. Raises LoadError."""
@@ -126,13 +127,18 @@ class Store:
         if words and manifest.enforce == "refuse":
             raise LoadError(f"model {resource_name}: {words}")
         hint = ""
-        profile, why = promises.usable(resource, kind, here, model.blocks)
+        profile, why = promises.usable(resource, kind, here, model.blocks, self._code(resource))
         if profile is None and manifest.task_class == "rt" and device["split_granule"]:
-            hint = f"model {resource_name}: no padding, {why}; `reefctl profile {resource.path}` measures it"
+            hint = f"model {resource_name}: no padding, {why}; `{promises.command(resource.path, kind)}` measures it"
         return Served(name, model, profile, f"model {resource_name}: {words}" if words else "", hint)
 
+    def _code(self, resource: Resource) -> str:
+        device = self._engine.device
+        return resource.code_sum(device["target"]) if device["kind"] in ("cuda", "hip") else ""
+
     def _model(self, name: str, resource: Resource) -> Model:
-        if resource.digest not in self._models:
+        key = resource.digest, self._code(resource)
+        if key not in self._models:
             from reefd._engine import ModelError
             from reefd.resource import ResourceError
             from reefd.resource.load import model_spec
@@ -143,17 +149,17 @@ class Store:
                     from reefd.gpu.stored import load
 
                     spec.set_program(load(resource, self._engine.device["target"]))
-                self._models[resource.digest] = self._engine.load(spec)
+                self._models[key] = self._engine.load(spec)
             except ResourceError as error:
                 raise LoadError(f"model {name}: {error}") from error
             except ModelError as error:
                 raise LoadError(f"model {name}: {resource.path}: {error}") from error
-        return self._models[resource.digest]
+        return self._models[key]
 
     def keep_only(self, used: Iterable[Model | None]) -> None:
         """Forgets the models that no task uses; the engine frees them when nothing refers to them any more."""
         wanted = {id(model) for model in used}
-        self._models = {digest: model for digest, model in self._models.items() if id(model) in wanted}
+        self._models = {key: model for key, model in self._models.items() if id(model) in wanted}
 
 
 def signature(digests: Mapping[str, str]) -> int:

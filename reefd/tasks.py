@@ -125,11 +125,11 @@ class Tasks:
         profile = model.profile
         if profile is None:
             return _engine.Profile()
-        granule = self._engine.device["split_granule"]
+        granule, most = self._engine.device["split_granule"], self._engine.device["split_most"]
         padding: list[tuple[int, int]] = []
         if manifest.task_class == "rt" and granule:
             segments = profile.padding.segments
-            padding = [(segment.last, segment.units // granule * granule) for segment in segments]
+            padding = [(segment.last, min(segment.units, most) // granule * granule) for segment in segments]
         return _engine.Profile(kernel_ns=[kernel.time_ns[-1] for kernel in profile.kernels], padding=padding)
 
     def install(self, task: Task) -> Task:

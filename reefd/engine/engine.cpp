@@ -62,6 +62,7 @@ Engine::Engine(const EngineOptions& options)
     loop.own_thread = simulated_ == nullptr;
     if (device_->info().window_ns != 0) {
         loop.limits.window_ns = device_->info().window_ns;
+        loop.limits.padding_window_ns = std::min(loop.limits.padding_window_ns, loop.limits.window_ns);
     }
     loop.stuck_ns = options.stuck_ns;
     crash::install();

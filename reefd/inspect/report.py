@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reefd.inspect import cost, memory
+from reefd.profile.report import describe_padding
 from reefd.resource import Resource
 from reefd.resource.code import CodeFile, Facts
+from reefd.resource.profile import Machine, Segment
 from reefd.resource.read import processors, read_code
 
 if TYPE_CHECKING:
@@ -32,6 +34,17 @@ class KernelCost(msgspec.Struct, frozen=True):
     gflops: float  # a second
 
 
+class PaddingPlan(msgspec.Struct, frozen=True):
+    """How many compute units best-effort work may use beside the model, where it was profiled."""
+
+    device: str  # cpu, cuda, hip
+    machine: Machine
+    bound: float  # the share of its time that the model may lose
+    loss: float  # that it loses by the figures of the profile
+    segments: list[Segment]
+    words: str
+
+
 class Inspection(msgspec.Struct, frozen=True):
     """A resource. Sizes in bytes."""
 
@@ -49,6 +62,7 @@ class Inspection(msgspec.Struct, frozen=True):
     time_us: float
     timed_with: str  # what the times were measured with; empty: not measured
     code: list[CodeFile]  # one for each GPU that there is code for
+    padding: list[PaddingPlan]  # one for each device that the model was profiled on
 
 
 def inspect(resource: Resource, times_ns: list[float] | None = None, timed_with: str = "") -> Inspection:
@@ -95,6 +109,17 @@ def inspect(resource: Resource, times_ns: list[float] | None = None, timed_with:
         time_us=round(total / 1e3, 3),
         timed_with=timed_with,
         code=[made.file for processor in processors(resource) if (made := read_code(resource, processor))],
+        padding=[
+            PaddingPlan(
+                device,
+                profile.machine,
+                profile.padding.bound,
+                profile.padding.loss,
+                profile.padding.segments,
+                describe_padding(profile),
+            )
+            for device, profile in sorted(resource.profiles.items())
+        ],
     )
 
 
@@ -132,6 +157,8 @@ def show(found: Inspection, *, with_code: bool = False) -> None:
     if found.timed_with:
         rate = found.flops / found.time_us / 1e3 if found.time_us else 0.0
         console.print(f"time: {found.time_us / 1e3:,.3f} ms, {rate:,.1f} GFLOP/s, {found.timed_with}", soft_wrap=True)
+    for plan in found.padding:
+        console.print(f"profiled on {plan.machine.processor} ({plan.device}): {plan.words}", soft_wrap=True)
     for code in found.code:
         if with_code:
             console.print()

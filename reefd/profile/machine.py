@@ -19,13 +19,13 @@ _KEYS = ("model name", "cpu family", "model", "CPU implementer", "CPU part", "CP
 
 
 def here(device: Mapping[str, Any]) -> Machine:
-    """This machine with a device, which is described as Engine.device and CpuDevice.info do."""
+    """This machine with a device, which is described as Engine.device and LocalDevice.info do. A GPU has its own name,
+    and its kernels that of what they were compiled for, where the driver tells."""
     from reefd.resource.profile import Machine
 
-    detail = str(device["detail"])
-    name = processor() if device["name"] == "cpu" else detail
-    kernels = f"{detail.partition(',')[0]}, reefd {__version__}"
-    return Machine(name, kernels, int(device["compute_units"]))
+    name, made_for = str(device["name"]), str(device.get("target") or device["detail"]).partition(",")[0]
+    kernels = f"{made_for}, reefd {__version__}"
+    return Machine(processor() if name == "cpu" else name, kernels, int(device["compute_units"]))
 
 
 def processor() -> str:

@@ -65,14 +65,16 @@ class Padding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     segments: list[Segment]
 
 
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     version: int
-    device: str  # "cpu"
+    device: str  # "cpu", "cuda", "hip"
     digest: str  # Resource.digest of the build that was measured
     machine: Machine
     units: list[Count]  # the numbers of compute units that were measured, ascending; the last is all of them
-    kernels: list[KernelProfile]
-    padding: Padding
+    kernels: list[KernelProfile]  # a GPU: none, kernels overlap there and their blocks are not timed
+    padding: Padding  # a GPU: counted in launches, of which it does one or several for a kernel of the schedule
+    network_ns: list[Nanoseconds] = []  # a GPU: of the whole model, median, with units[i] compute units
+    code: str = ""  # a GPU: Resource.code_sum() of what was measured
 
     def stale(self, digest: str, machine: Machine) -> str:
         """Why the bounds do not hold here; empty where they do. They do not depend on the number of compute units."""
@@ -86,12 +88,14 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 return f"it was measured with other {what}: {then}, here {now}"
         return ""
 
-    def stale_padding(self, digest: str, machine: Machine) -> str:
-        """Why the padding plan does not hold here; empty where it does."""
+    def stale_padding(self, digest: str, machine: Machine, code: str = "") -> str:
+        """Why the padding plan does not hold here; empty where it does. `code`: the resource's for this device."""
+        if stale := self.stale(digest, machine):
+            return stale
         then, now = self.machine.compute_units, machine.compute_units
-        return self.stale(digest, machine) or (
-            f"it was measured with {then} compute units, here are {now}" if then != now else ""
-        )
+        if then != now:
+            return f"it was measured with {then} compute units, here are {now}"
+        return "it was measured with other code than the folder has now" if self.code != code else ""
 
     def longest(self) -> KernelProfile | None:
         """The kernel that keeps a compute unit the longest. None: there are no kernels."""
@@ -126,8 +130,11 @@ def _problem(profile: Profile, kernels: list[Kernel]) -> str:
     for kernel in profile.kernels:
         if len(kernel.time_ns) != len(profile.units):
             return f"kernel {kernel.name!r} has {len(kernel.time_ns)} times for {len(profile.units)} numbers of units"
+    whole = profile.device != "cpu" and not profile.kernels
+    if len(profile.network_ns) != (len(profile.units) if whole else 0):
+        return f"it has {len(profile.network_ns)} times of the whole model for {len(profile.units)} numbers of units"
     ends = [segment.last for segment in profile.padding.segments]
-    if ends != sorted(set(ends)) or (ends[-1] if ends else 0) != len(profile.kernels):
+    if ends != sorted(set(ends)) or (not whole and (ends[-1] if ends else 0) != len(profile.kernels)):
         return "its padding plan does not cover the kernels in order"
     if any(segment.units >= total for segment in profile.padding.segments):
         return "its padding plan leaves the model nothing"

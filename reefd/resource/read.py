@@ -48,6 +48,13 @@ class Resource:
     weights: Mapping[str, np.ndarray]
     digest: str  # of the two: names exactly this build
     profiles: dict[str, Profile] = field(default_factory=dict)  # by device: what was measured, which may be stale
+    code_sums: Mapping[str, str] = field(default_factory=dict)  # by processor: the hash of code.<processor>.json
+
+    def code_sum(self, target: str) -> str:
+        """Names exactly the code that a GPU loads; `target` "" (the driver does not tell): the only one. "": none."""
+        if target or len(self.code_sums) != 1:
+            return self.code_sums.get(target, "")
+        return next(iter(self.code_sums.values()))
 
 
 def read(folder: Path | str) -> Resource:
@@ -78,7 +85,8 @@ def read(folder: Path | str) -> Resource:
         device: profile.parse(folder / profile.file_name(device), content, model.kernels)
         for device, content in measured.items()
     }
-    return Resource(folder, model, weights, _digest(sums), profiles)
+    codes = {match[1]: sums.get(code_file_name(match[1]), "") for name in sums if (match := _CODE.fullmatch(name))}
+    return Resource(folder, model, weights, _digest(sums), profiles, codes)
 
 
 def code_name(processor: str) -> str:
