@@ -7,8 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from reefd import __version__, config
+from reefd import __version__, config, journal, notify
 from reefd.config import ConfigError
+from reefd.log import Log
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,14 +35,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = config.load(file, given)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        if journal.is_stderr():
+            Log().error("start", str(error))
+        else:
+            print(error, file=sys.stderr)
+        notify.hold_back(1)
         return 1
     if print_config:
         print(config.render(settings), end="")
         return 0
     from reefd import daemon
 
-    return daemon.run(settings)
+    code = daemon.run(settings)
+    if code == daemon.EXIT_FAILED:
+        notify.hold_back(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 _EXTENSION_US = 10_000_000
 _PAUSE_SECONDS = 3.0
+RETRY_SECONDS = 5.0
 
 
 def notify(**states: object) -> None:
@@ -43,12 +45,25 @@ def patience(limit: float) -> Iterator[None]:
         while not over.wait(_PAUSE_SECONDS) and time.monotonic() < end:
             notify(EXTEND_TIMEOUT_USEC=_EXTENSION_US)
 
+    asking = threading.Thread(target=ask, name="patience", daemon=True)
     if os.environ.get("NOTIFY_SOCKET"):
-        threading.Thread(target=ask, name="patience", daemon=True).start()
+        asking.start()
     try:
         yield
     finally:
         over.set()
+        if asking.ident is not None:
+            asking.join()
+
+
+def hold_back(exit_code: int) -> None:
+    """After a start that failed: systemd tries again at once, and gives up after 20 times a minute (reefd.service)."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, lambda *_: os._exit(exit_code))
+    notify(STATUS=f"cannot start, the log says why; another try every {RETRY_SECONDS:g} s")
+    time.sleep(RETRY_SECONDS)
 
 
 def watchdog_interval() -> float:

@@ -18,7 +18,7 @@ from reefd import journal, notify
 from reefd.cli_status import ask
 from tests import ROOT
 
-from .reefd_process import ECHO, Reefd
+from .reefd_process import ECHO, PATIENCE, Reefd
 
 
 class Manager:
@@ -28,7 +28,7 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.path = directory / "notify"
         self.socket.bind(str(self.path))
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         self.messages: list[dict[str, str]] = []
 
     def until(self, key: str, value: str = "1") -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ class Manager:
             while True:
                 self.socket.recv(4096)
         except BlockingIOError:
-            self.socket.settimeout(20)
+            self.socket.settimeout(PATIENCE)
 
 
 @pytest.fixture
@@ -88,6 +88,20 @@ def test_what_takes_long_asks_for_more_time_until_it_is_over(manager, monkeypatc
         manager.until("EXTEND_TIMEOUT_USEC", "10000000")
 
 
+@pytest.mark.parametrize("broken", ["configuration", "manifests"])
+def test_a_start_that_fails_holds_the_manager_back(manager, directory, broken):
+    """systemd tries again at once, and only so often: the daemon waits before it ends, unless it is asked to end."""
+    file = directory / "reefd.yaml"
+    file.write_text("workers: many\n" if broken == "configuration" else f"manifest_dir: {directory}/nowhere\n")
+    places = ("--runtime-dir", directory / "other", "--instance", f"test-{os.getpid()}-broken")
+    program = [sys.executable, "-m", "reefd", "--config", file, *places]
+    daemon = subprocess.Popen([*map(str, program)], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert manager.until("STATUS", "cannot start, the log says why; another try every 5 s")
+    daemon.send_signal(signal.SIGTERM)
+    words = daemon.communicate(timeout=PATIENCE)[1]
+    assert daemon.returncode == 1 and ("reefd.yaml:1:10: workers" if broken == "configuration" else "nowhere") in words
+
+
 def test_a_refused_reload_says_so_and_is_ready_again(start, manager):
     daemon = start()
     manager.until("READY")
@@ -119,7 +133,7 @@ def test_the_watchdog_is_fed_while_the_engine_gets_on(start, manager, monkeypatc
             manager.until("WATCHDOG")
     finally:
         holder.communicate("", timeout=20)
-    manager.socket.settimeout(20)
+    manager.socket.settimeout(PATIENCE)
     manager.until("WATCHDOG")
 
 

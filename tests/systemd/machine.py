@@ -77,6 +77,16 @@ class Machine:
         """A command that goes on; its pid here is nsenter's."""
         return subprocess.Popen(self.command(*arguments), text=True, **options)
 
+    def outer(self, pid: int) -> int:
+        """A process of the machine by its number out here."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                numbers = re.search(r"^NSpid:\t(\d+)\t(\d+)$", status.read_text(), re.M)
+                outer, inner = map(int, numbers.groups()) if numbers else (0, 0)
+                if inner == pid and _namespace(outer) == _namespace(self._pid):
+                    return outer
+        raise ProcessLookupError(f"the machine has no process {pid}")
+
     def path(self, inside: str) -> Path:
         """A file of the machine, as seen from here."""
         return Path(f"/proc/{self._pid}/root{inside}")
@@ -102,6 +112,11 @@ class Machine:
 
 
 _UP = ("running", "degraded")
+
+
+def _namespace(pid: int) -> int:
+    """Which pid namespace a process is in."""
+    return Path(f"/proc/{pid}/ns/pid").stat().st_ino
 
 
 def _children(pid: int) -> list[int]:

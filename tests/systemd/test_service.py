@@ -98,6 +98,29 @@ def test_a_bad_manifest_leaves_everything_as_it_was(machine):
     assert machine.show("reefd", "StatusText").startswith("serving 5 tasks") and main_pid(machine) == pid
 
 
+def test_a_service_that_cannot_start_is_tried_until_it_can(machine):
+    """At once would be too often for systemd, which gives up after 20 times; nobody has to call `reset-failed`."""
+    file = machine.path("/etc/reefd/reefd.yaml")
+    good = file.read_text()
+    file.write_text(good + "workers: many\n")
+    assert machine.systemctl("restart", "reefd", check=False).returncode == 1
+    entry = json.loads(machine.journal("-u", "reefd", "REEF_EVENT=start", "-o", "json", "-n", "1"))
+    assert "/etc/reefd/reefd.yaml:" in entry["MESSAGE"] and entry["MESSAGE_ID"] == journal.MESSAGE_IDS["start"]
+    machine.wait_for(lambda: machine.show("reefd", "StatusText").startswith("cannot start"))
+    file.write_text(good)
+    machine.wait_for(lambda: machine.show("reefd", "ActiveState") == "active")
+    assert serves(machine)
+
+
+def test_a_killed_daemon_is_followed_without_a_pause(machine):
+    """Any other pause than none is a timer that comes up to 250 ms late."""
+    assert machine.show("reefd", "RestartUSec") == "0"
+    old = main_pid(machine)
+    machine.run("kill", "-KILL", old, check=True)
+    machine.wait_for(lambda: main_pid(machine) not in (0, old))
+    assert serves(machine)
+
+
 # ---------------------------------------------------------------- the watchdog
 
 
