@@ -38,7 +38,8 @@ class Lock:
                     break
             os.close(self._descriptor)
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # no room: the lock holds, only who has it stays unsaid
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Removes the file while the lock is held, so that nothing is left behind. Idempotent."""

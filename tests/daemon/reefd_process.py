@@ -74,7 +74,8 @@ class Forked:
 
 
 class Reefd:
-    """Starts on construction and waits until it serves. `manifests`: file name -> text."""
+    """Starts on construction and waits until it serves. `manifests`: file name -> text. `launcher`: words before its
+    command; `memory`: its /dev/shm as seen from here."""
 
     def __init__(
         self,
@@ -85,6 +86,8 @@ class Reefd:
         user: int | None = None,
         resources: Path = RESOURCES,
         options: tuple[object, ...] = (),
+        launcher: tuple[object, ...] = (),
+        memory: Path = SHM,
         wait: bool = True,
     ) -> None:
         self.instance = instance or f"test-{os.getpid()}-{next(_numbers)}"
@@ -95,6 +98,8 @@ class Reefd:
         self.log_file = directory / "log"
         self.resources = resources
         self.options = options
+        self.launcher = launcher
+        self.memory = memory
         self.process: subprocess.Popen | Forked | None = None
         self.manifest_dir.mkdir(parents=True, exist_ok=True)
         for name, text in ({"echo.yaml": ECHO} if manifests is None else manifests).items():
@@ -127,7 +132,7 @@ class Reefd:
             if warm:
                 self.process = Forked(words, log.fileno())
             else:
-                command = [sys.executable, *reefd, *words]
+                command = [*map(str, self.launcher), sys.executable, *reefd, *words]
                 self.process = subprocess.Popen(command, stderr=log, stdout=log, cwd=ROOT)
         if wait:
             self.wait_for_log("ready:")
@@ -175,10 +180,10 @@ class Reefd:
         if self.process is not None:
             self.kill()
         for name in self.shm():
-            (SHM / name).unlink()
+            (self.memory / name).unlink()
 
     def shm(self) -> list[str]:
-        return sorted(path.name for path in SHM.iterdir() if path.name.startswith(f"reef.{self.instance}."))
+        return sorted(path.name for path in self.memory.iterdir() if path.name.startswith(f"reef.{self.instance}."))
 
     def regions(self) -> list[str]:
         return [name for name in self.shm() if not name.endswith(".lock")]

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import mmap
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import libreef
+from libreef._reef import ffi
 from reefd.bench.hostile import KINDS, Session
-from tests.daemon.reefd_process import NOBODY, SHM, Reefd, run_as
+from tests.daemon.reefd_process import NOBODY, PATIENCE, SHM, Reefd, run_as
 
-from .beside import honest
+from .beside import CQ_TAIL, PAGE, VERDICT, honest, punch, soon, stopped, word
 
 pytestmark = pytest.mark.hostile
 
@@ -35,13 +36,18 @@ def test_quarantines_one_after_the_other(daemon):
         for number in range(QUARANTINES):
             session = Session(str(daemon.socket), "be")
             session.submit(os.urandom(64) if number % 2 else session.entry(number % 9, 7))
+            soon(lambda session=session: word(session, VERDICT) == -errno.EPROTO)
             session.close()
-        daemon.wait_for(lambda: daemon.status()["events"].get("quarantine", 0) >= QUARANTINES * 0.99, 120)
-        daemon.wait_for(lambda: len(daemon.regions()) == 2, 60)
+        daemon.wait_for(lambda: daemon.status()["events"].get("quarantine", 0) == QUARANTINES)
+        daemon.wait_for(lambda: len(daemon.regions()) == 2)
         daemon.wait_for(lambda: daemon.descriptors() == descriptors)
     quarantined = daemon.status()["events"]["quarantine"]
     half, most = np.percentile(times, (50, 99)) / 1e3
     print(f"{quarantined} quarantines beside {len(times)} honest requests, p50 {half:.0f} us, p99 {most:.0f} us")
+
+
+def at_it(events: dict[str, int]) -> bool:
+    return events.get("quarantine", 0) > 10 and events.get("flooding", 0) >= 1 and events.get("refused", 0) > 10
 
 
 def test_every_kind_at_once(daemon):
@@ -50,15 +56,15 @@ def test_every_kind_at_once(daemon):
     try:
         with honest(daemon) as times:
             time.sleep(10)
+            for attacker in attackers:  # out of SCHED_IDLE: each must have had its turns, however busy the machine
+                os.sched_setscheduler(attacker.pid, os.SCHED_OTHER, os.sched_param(0))
+            daemon.wait_for(lambda: len(times) > 100 and at_it(daemon.status()["events"]))
         assert all(attacker.poll() is None for attacker in attackers)
     finally:
         for attacker in attackers:
             attacker.kill()
             attacker.wait()
-    assert len(times) > 100
-    daemon.wait_for(lambda: not daemon.regions(), 60)
-    events = daemon.status()["events"]
-    assert events["quarantine"] > 10 and events["flooding"] >= 1 and events["refused"] > 10
+    daemon.wait_for(lambda: not daemon.regions())
     assert len(daemon.log().splitlines()) < 400
 
 
@@ -74,8 +80,8 @@ def test_thousands_of_half_open_sessions(daemon):
             with contextlib.suppress(OSError):
                 connection.connect(str(daemon.socket))
             silent.append(connection)
-        with libreef.Client("be", socket=daemon.socket, timeout=20) as client:
-            client.infer(input=np.ones(64, np.uint8), timeout=20)
+        with libreef.Client("be", socket=daemon.socket, timeout=PATIENCE) as client:
+            client.infer(input=np.ones(64, np.uint8), timeout=PATIENCE)
         for connection in silent:
             connection.close()
 
@@ -127,17 +133,26 @@ def test_completions_that_are_never_consumed_cost_only_that_session(daemon):
 
 
 def test_holes_in_a_region_are_zeros_to_the_daemon(daemon):
-    """PUNCH_HOLE gives the pages back; with memory to spare they come back empty, and the session goes on or breaks."""
-    punch_hole, keep_size = 2, 1
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    """With memory to spare the pages come back empty. An empty input is one like any other; an empty entry is nobody's
+    request, and a tail of nothing lies behind the head. tests/hostile/test_full_memory.py has no memory to spare."""
+    outputs = dict(ffi.typeof("struct reef_header").fields)["d_outputs_offset"].offset
     with honest(daemon):
-        for at in (0, 4096, 8192):
+        for at in (0, PAGE, 2 * PAGE):
             session = Session(str(daemon.socket), "be")
+            (answer,) = struct.unpack("<Q", os.pread(session.d, 8, outputs))
+            session.memory[2 * PAGE : 2 * PAGE + 64] = b"\xff" * 64
             session.submit(session.entry(0, 1))
-            assert libc.fallocate(session.c, punch_hole | keep_size, at, 4096) == 0
-            session.submit(session.entry(1, 1))
-            time.sleep(0.05)
+            soon(lambda session=session: word(session, CQ_TAIL) == 1)
+            assert os.pread(session.d, 16, answer) == b"\xff" * 16
+            session.memory[128:132] = struct.pack("<I", 1)
+            with stopped(daemon):
+                session.submit(session.entry(0, 2))
+                punch(session, at, PAGE)
+            if at == 2 * PAGE:
+                soon(lambda session=session: word(session, CQ_TAIL) == 2)
+                assert os.pread(session.d, 16, answer) == bytes(16) and word(session, VERDICT) == 0
+            else:
+                soon(lambda session=session: word(session, VERDICT) == -errno.EPROTO)
             session.close()
         daemon.wait_for(lambda: len(daemon.regions()) == 2)
 
