@@ -128,6 +128,7 @@ class Reloader:
     def _refuse(self, plan: _Plan) -> ReloadRefused:
         for task in plan.tasks:
             self._tasks.discard(task)
+        self._tasks.forget_models()
         for problem in plan.problems:
             self._log.error("reload-refused", f"{problem}; what was served before goes on")
         return ReloadRefused("\n".join(plan.problems))

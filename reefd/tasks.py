@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reefd import _engine
-from reefd._engine import Engine, EngineError, TaskSpec
+from reefd._engine import Engine, EngineError, ModelError, TaskSpec
 from reefd.log import Log
 from reefd.manifest import Manifest
 from reefd.resources import LoadError, Served, Store
@@ -79,6 +79,7 @@ class Tasks:
         except (LoadError, EngineError) as error:
             self.refused[manifest.task] = str(error)
             self._log.error("task-refused", f"{path}: {error}", task=manifest.task)
+            self.forget_models()
             return None
         return task
 
@@ -92,25 +93,10 @@ class Tasks:
     def make(self, loaded: Loaded) -> Task:
         """The engine's task, not served yet. Raises LoadError, EngineError."""
         manifest = loaded.manifest
-        number = self._engine.add_task(
-            TaskSpec(
-                name=manifest.task,
-                task_class=manifest.task_class,
-                models=[(model.name, model.model) for model in loaded.models],
-                profiles=[self._profile(manifest, model) for model in loaded.models],
-                slots=manifest.slots,
-                deadline_ns=int(manifest.deadline),
-                priority=manifest.priority,
-                weight=manifest.weight,
-                preemptible=manifest.preemptible,
-                queue=manifest.queue,
-                crc=manifest.crc,
-                payload_crc=manifest.payload_crc,
-                signature=loaded.signature,
-                bounds_ns=_bounds_ns(manifest),
-                budget=manifest.bounds.budget,
-            )
-        )
+        try:
+            number = self._engine.add_task(self._spec(loaded))
+        except ModelError as error:  # the models are there, and the device has no room for running them
+            raise LoadError(str(error)) from error
         region = self._engine.region(number)
         size = region.c_size + region.d_size
         if 0 < manifest.memory < size:
@@ -119,6 +105,26 @@ class Tasks:
         return Task(
             number, manifest, loaded.path, loaded.signature, region.c_size, region.d_size, loaded.models
         )  # fmt: skip
+
+    def _spec(self, loaded: Loaded) -> TaskSpec:
+        manifest = loaded.manifest
+        return TaskSpec(
+            name=manifest.task,
+            task_class=manifest.task_class,
+            models=[(model.name, model.model) for model in loaded.models],
+            profiles=[self._profile(manifest, model) for model in loaded.models],
+            slots=manifest.slots,
+            deadline_ns=int(manifest.deadline),
+            priority=manifest.priority,
+            weight=manifest.weight,
+            preemptible=manifest.preemptible,
+            queue=manifest.queue,
+            crc=manifest.crc,
+            payload_crc=manifest.payload_crc,
+            signature=loaded.signature,
+            bounds_ns=_bounds_ns(manifest),
+            budget=manifest.bounds.budget,
+        )
 
     def _profile(self, manifest: Manifest, model: Served) -> _engine.Profile:
         """What the engine plans with: the times of the kernels, and beside real-time models the padding."""
@@ -171,7 +177,7 @@ class Tasks:
     def discard(self, task: Task) -> None:
         """One that was made and not installed."""
         self._engine.remove_task(task.number)
-        self._forget_models()
+        self.forget_models()
 
     def remove(self, task: Task) -> None:
         """No more sessions are opened on it. It leaves the engine with its last one."""
@@ -189,7 +195,8 @@ class Tasks:
             self._engine.remove_task(task.number)
             self._retired.remove(task)
         if gone:
-            self._forget_models()
+            self.forget_models()
 
-    def _forget_models(self) -> None:
+    def forget_models(self) -> None:
+        """Frees on the device those that no task uses; also those of a task that was refused."""
         self._store.keep_only(model.model for task in (*self, *self._retired) for model in task.models)

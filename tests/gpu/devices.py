@@ -90,9 +90,8 @@ def model_case(
     return Case(spec, inputs, [model.storage[i].shape for i in model.outputs])
 
 
-@functools.cache
-def chain(kind: str, kernels: int, elements: int) -> Case:
-    """in -> element-wise kernels -> out, whose result depends on each of them having run, in order."""
+def chain_model(kernels: int, elements: int) -> tuple[ModelFile, dict[str, Array]]:
+    """in -> element-wise kernels -> out, whose result depends on each of them having run, in order; and its weights."""
     generator = np.random.default_rng(1)
     storage = [
         Storage("in", elements, "float32", "input", [elements]),
@@ -122,7 +121,12 @@ def chain(kind: str, kernels: int, elements: int) -> Case:
                 {"function": function},
             )
         )
-    return model_case(kind, ModelFile(f"chain{kernels}", storage, schedule, [0], [1], elements * 8, version=1), weights)
+    return ModelFile(f"chain{kernels}", storage, schedule, [0], [1], elements * 8, version=1), weights
+
+
+@functools.cache
+def chain(kind: str, kernels: int, elements: int) -> Case:
+    return model_case(kind, *chain_model(kernels, elements))
 
 
 def probe_kernel(number: int, blocks: int, turns: int, spin: int, deaf: bool) -> Kernel:

@@ -395,6 +395,8 @@ int NAME(StreamWaitEvent)(Stream* stream, Event* event, unsigned) {
         event->changed.wait(reached, [&] { return event->reached >= number || sticky; });
     });
 }
+// For a kernel of a test that is to touch an address it may not.
+void reef_standin_fault() { sticky = kFault; }
 // How many grids ran on that many compute units: for tests.
 uint64_t reef_standin_grids_on(unsigned units) { return grids_on[units]; }
 // The bytes of the copies from the host queued since the last call, in order; how many. Later ones wait or go on.
