@@ -31,6 +31,7 @@ from libreef.errors import (
     Timeout,
     WrongThread,
     error_of,
+    payload_damaged,
 )
 from libreef.loan import IN_FLIGHT, NULL, STALE, Future, Loan
 from libreef.model import Completion, ModelInfo, Stats, completion_of, models_of
@@ -176,6 +177,12 @@ class Client:
         if code in SESSION_OVER and self._session != NULL:
             reason = ffi.string(lib.reef_reason(self._session)).decode(errors="replace")
         return error_of(code, reason)
+
+    def _failure(self, code: int, loan: Loan) -> ReefError:
+        """The exception for a request that ended with this status, or for the call that should have made it."""
+        if code == -errno.EILSEQ:
+            return payload_damaged(self.task, self.models[loan.model].name, loan._raw)
+        return self._error(code, loan._permit)
 
     def _over(self, code: int) -> ReefError:
         """An error of waiting. Where the session ended with it, everything in flight ends too."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from libreef._reef import ffi, lib
 
@@ -68,7 +69,8 @@ class DeviceFailed(ReefError):
 
 
 class PayloadDamaged(ReefError):
-    """The inputs or the outputs did not arrive as they were sent (payload_crc in the manifest). Infer again."""
+    """The inputs or the outputs did not arrive as they were sent (payload_crc in the manifest): the message says which,
+    and of which slot. Fill the inputs and infer again; the session goes on."""
 
 
 class Timeout(ReefError, TimeoutError):
@@ -124,6 +126,18 @@ SESSION_OVER = frozenset(
     for code in (errno.ENOTCONN, errno.ESTALE, errno.EPROTO, errno.EBADMSG, errno.ESHUTDOWN, errno.EPROTONOSUPPORT)
 )
 """Errors of waiting after which nothing of the session will ever complete."""
+
+
+def payload_damaged(task: str, model: str, raw: Any) -> PayloadDamaged:
+    """From the `struct reef_completion` of a request that ended with -EILSEQ."""
+    inputs = raw.flags & lib.REEF_DAMAGED_INPUTS
+    what = "inputs are not what was submitted" if inputs else "outputs are not what the daemon computed"
+    blame = " while it is in flight" if inputs else ""
+    return PayloadDamaged(
+        raw.status,
+        f"{task}, slot {raw.slot}, model {model}: the {what} (their CRC-32C is wrong); fill the inputs and infer again."
+        f" If it comes back: something writes into the slot's tensors{blame}, or the machine's memory fails (dmesg, EDAC)",
+    )
 
 
 def error_of(code: int, reason: str = "") -> ReefError:

@@ -97,7 +97,7 @@ class Loan:
         if code == 0:
             return self.outputs
         if code != -errno.ETIMEDOUT:
-            raise self._client._error(code, self._permit)
+            raise self._client._failure(code, self)
         future = self._client._track(Future(self._client, self, None))
         future.result(None if timeout is None else max(timeout - SLICE_NS / 1e9, 0))
         return self.outputs
@@ -190,7 +190,7 @@ class Future(Generic[T]):
         if self._loan._permit[0] is IN_FLIGHT:
             self._loan._permit[0] = None
         if completion.status < 0:
-            self._error = self._client._error(completion.status, None)
+            self._error = self._client._failure(completion.status, self._loan)
         elif self._collect is None:
             self._result = self._loan.outputs
         else:

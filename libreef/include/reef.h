@@ -175,14 +175,20 @@ REEF_API int reef_submit(reef_session *session, struct reef_loan *loan, const st
 REEF_API int reef_submit_batch(reef_session *session, struct reef_loan *loans, const struct reef_options *options,
                                uint32_t n);
 
+enum {
+    /* With -EILSEQ, beside the REEF_CQE_* of the daemon: which way the tensors were damaged. */
+    REEF_DAMAGED_INPUTS = 1u << 16, /* the daemon found other inputs than were submitted */
+    REEF_DAMAGED_OUTPUTS = 1u << 17 /* this side found other outputs than the daemon computed */
+};
+
 struct reef_completion {
     uint64_t user_data;
     uint32_t slot;
     uint32_t generation;
     /* 0; -ETIME deadline passed in the queue; -ECANCELED; -EIO the device failed; -ESHUTDOWN; -EILSEQ inputs or outputs
-     * did not arrive as they were sent (manifests with payload_crc:), reef_reason() says which: submit again */
+     * did not arrive as they were sent (manifests with payload_crc:), flags say which: submit again */
     int32_t status;
-    uint32_t flags; /* REEF_CQE_* */
+    uint32_t flags; /* REEF_CQE_*, REEF_DAMAGED_* */
     uint32_t preemptions;
     uint32_t reserved;
     uint64_t accept_ns;

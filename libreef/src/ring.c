@@ -176,12 +176,14 @@ static int damaged(struct reef_session *s, const char *what) {
     return s->error;
 }
 
-/* The status as the caller gets it. */
-static int32_t payload_status(struct reef_session *s, const struct reef_cqe *cqe) {
-    if (cqe->status == -EILSEQ)
+/* The flags to add. With REEF_DAMAGED_OUTPUTS the status becomes -EILSEQ. */
+static uint32_t payload_flags(struct reef_session *s, const struct reef_cqe *cqe) {
+    if (cqe->status == -EILSEQ) {
         explain(s->reason, "the inputs of slot %u are not what was submitted: submit again", cqe->slot);
+        return REEF_DAMAGED_INPUTS;
+    }
     if (cqe->status != 0)
-        return cqe->status;
+        return 0;
     const struct reef_model_desc *model = &s->model[s->slot[cqe->slot].model];
     const uint8_t *area = s->outputs + cqe->slot * s->outputs_stride;
     if (cqe->flags & REEF_CQE_PAYLOAD_CRC &&
@@ -189,22 +191,23 @@ static int32_t payload_status(struct reef_session *s, const struct reef_cqe *cqe
         return 0;
     s->damaged++;
     explain(s->reason, "the outputs of slot %u are not what the daemon computed: submit again", cqe->slot);
-    return -EILSEQ;
+    return REEF_DAMAGED_OUTPUTS;
 }
 
 static inline void stash(struct reef_session *s, const struct reef_cqe *cqe) {
     struct slot *slot = &s->slot[cqe->slot];
-    int32_t status = cqe->status;
+    uint32_t flags = cqe->flags;
     if (__builtin_expect(s->sqe_flags & REEF_SQE_PAYLOAD_CRC, 0))
-        status = payload_status(s, cqe);
+        flags |= payload_flags(s, cqe);
     slot->state = slot->dropped && cqe->status == -ECANCELED ? SLOT_FREE : SLOT_LANDED;
     slot->dropped = false;
     s->flying--;
     s->stash[s->stash_tail++ & s->mask] = (struct reef_completion){.user_data = cqe->user_data,
                                                                    .slot = cqe->slot,
                                                                    .generation = cqe->generation,
-                                                                   .status = status,
-                                                                   .flags = cqe->flags,
+                                                                   .status = flags & REEF_DAMAGED_OUTPUTS ? -EILSEQ
+                                                                                                          : cqe->status,
+                                                                   .flags = flags,
                                                                    .preemptions = cqe->preemptions,
                                                                    .accept_ns = cqe->accept_ns,
                                                                    .start_ns = cqe->start_ns,

@@ -40,6 +40,9 @@ def test_inputs_that_changed_on_the_way(start, task_class):
         with pytest.raises(libreef.PayloadDamaged) as caught:
             damaged.result()
         assert caught.value.code == -errno.EILSEQ
+        words = str(caught.value)
+        assert words.startswith(f"echo, slot {loan.slot}, model echo:64: the inputs are not what was submitted"), words
+        assert "infer again" in words and "in flight" in words
         assert np.array_equal(whole.result()["output"], np.r_[PICTURE[:8], PICTURE[-8:]])  # its neighbour is answered
         assert client.stats().damaged == 1
         status = daemon.status()

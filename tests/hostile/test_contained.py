@@ -47,8 +47,8 @@ def counted(daemon: Reefd, event: str, times: int = 1) -> str:
 
 
 def test_every_byte_of_the_region(daemon):
-    """One after the other, each is something else while requests are taken and run. What is fatal ends that session. Now
-    and then an entry is published as it lies there."""
+    """One after the other, each is something else while requests are taken and run. What is fatal ends that session.
+    Now and then an entry is published as it lies there."""
     chance = random.Random(3)
     lost = 0
     with honest(daemon):

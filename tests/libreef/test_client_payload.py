@@ -31,4 +31,6 @@ def test_outputs_that_changed_on_the_way(waiting: Callable[..., Client], how: st
             with pytest.raises(libreef.PayloadDamaged) as caught:
                 loan.infer() if how == "infer" else loan.submit().result()
             assert caught.value.code == -errno.EILSEQ
+            words = f"slot {loan.slot}, model {client.models[0].name}: the outputs are not what the daemon computed"
+            assert words in str(caught.value) and "infer again" in str(caught.value)
             assert client.stats().damaged == damaged
