@@ -205,4 +205,4 @@ class Reefd:
 def run_as(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Python code as another user."""
     command = [sys.executable, str(AS_USER), str(user), "code", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)

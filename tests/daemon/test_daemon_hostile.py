@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ VERDICT = 4096 + 640  # of region D: behind the header, reef_d_hot.verdict
 
 def serve(client: libreef.Client, value: int) -> None:
     sent = (np.arange(64) + value).astype(np.uint8)
-    assert client.infer(input=sent, timeout=20)["output"].tobytes() == sent[:8].tobytes() + sent[-8:].tobytes()
+    assert client.infer(input=sent, timeout=60)["output"].tobytes() == sent[:8].tobytes() + sent[-8:].tobytes()
 
 
 class Attacker(RawSession):
@@ -143,11 +144,13 @@ def test_a_hostile_region_is_not_adopted_into_trouble(start):
 
 def test_a_flood_of_violations_does_not_fill_the_log(start):
     daemon = start({"echo.yaml": "version: 1\ntask: echo\nclass: rt\nmodel: echo:64\nmax_sessions: 64\n"})
+    began = time.monotonic()
     for _ in range(120):
+        daemon.wait_for(lambda: len(daemon.regions()) < 64)  # two of each session
         attacker = Attacker(daemon)
         attacker.submit(b"\xff" * 64)
         attacker.close()
     daemon.wait_for(lambda: not daemon.regions())
-    assert len(daemon.log().splitlines()) < 80
+    assert len(daemon.log().splitlines()) < 80 + (time.monotonic() - began)  # a line a second is let through
     with libreef.Client("echo", socket=daemon.socket) as honest:
         serve(honest, 1)

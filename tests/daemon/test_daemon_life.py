@@ -62,7 +62,7 @@ def test_no_descriptor_is_lost(start):
     for value in range(30):
         echo(daemon, value)
     daemon.wait_for(lambda: not daemon.regions())
-    daemon.wait_for(lambda: daemon.descriptors() == before)
+    daemon.wait_for(lambda: daemon.descriptors() <= before)
 
 
 def test_two_instances_side_by_side(start):
@@ -137,12 +137,12 @@ def test_a_planted_lock_is_not_followed(start, directory):
 def test_a_client_may_be_there_first(start):
     daemon = start()
     daemon.stop()
-    code = "import libreef, sys; libreef.Client('echo', socket=sys.argv[1], timeout=30); print('there')"
+    code = "import libreef, sys; libreef.Client('echo', socket=sys.argv[1], timeout=60); print('there')"
     waiting = subprocess.Popen([sys.executable, "-c", code, daemon.socket], stdout=subprocess.PIPE)
     with pytest.raises(libreef.DaemonUnreachable):
         libreef.Client("echo", socket=daemon.socket, timeout=0)
     daemon.start()
-    assert waiting.communicate(timeout=30)[0] == b"there\n"
+    assert waiting.communicate(timeout=60)[0] == b"there\n"
 
 
 def test_the_daemon_imports_nothing_heavy(start):
@@ -180,7 +180,9 @@ def test_descriptors_close_at_death_before_the_memory_goes(start):
         os.kill(keeper, signal.SIGSTOP)
         try:
             daemon.kill()
-            assert select.select([connection], [], [], PATIENCE)[0]
+            poller = select.poll()
+            poller.register(connection, select.POLLIN)
+            assert poller.poll(PATIENCE * 1000)
             assert memory_pages(keeper) > 0
         finally:
             os.kill(keeper, signal.SIGCONT)

@@ -126,13 +126,15 @@ def test_the_watchdog_is_fed_while_the_engine_gets_on(start, manager, monkeypatc
         manager.until("WATCHDOG")
     holder = hold_thread(daemon.process.pid, "reef-engine")
     try:
-        time.sleep(0.5)
         manager.drain()
         manager.socket.settimeout(1.5)
+        late = 0  # what it had decided to send before the thread was held: on a busy machine it comes now
         with pytest.raises(TimeoutError):
-            manager.until("WATCHDOG")
+            while late <= 2:
+                manager.until("WATCHDOG")
+                late += 1
     finally:
-        holder.communicate("", timeout=20)
+        holder.communicate("", timeout=PATIENCE)
     manager.socket.settimeout(PATIENCE)
     manager.until("WATCHDOG")
 
@@ -155,7 +157,7 @@ def test_a_socket_that_systemd_listens_on_is_used_and_left(directory):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         listener.listen(8)
-        code = "import libreef, sys; c = libreef.Client('echo', socket=sys.argv[1], timeout=30); print('there')"
+        code = "import libreef, sys; c = libreef.Client('echo', socket=sys.argv[1], timeout=60); print('there')"
         early = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
         time.sleep(0.3)
         (place / "tasks.d").mkdir()
@@ -169,13 +171,13 @@ def test_a_socket_that_systemd_listens_on_is_used_and_left(directory):
             env={**os.environ, "LISTEN_FDS": "1"}, pass_fds=[listener.fileno()], cwd=ROOT,
         )  # fmt: skip
         try:
-            assert early.communicate(timeout=30)[0] == b"there\n"
+            assert early.communicate(timeout=PATIENCE)[0] == b"there\n"
             with libreef.Client("echo", socket=path) as client:
                 client.infer(input=np.ones(64, np.uint8))
             assert not (place / "run/reef.sock").exists()
         finally:
             daemon.terminate()
-            assert daemon.wait(30) == 0
+            assert daemon.wait(PATIENCE) == 0
         assert path.exists()
 
 

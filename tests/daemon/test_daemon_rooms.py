@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -20,12 +21,13 @@ from .reefd_process import run_as
 def test_the_log_limits_what_one_user_can_cause():
     stream = io.StringIO()
     log = Log("info", stream)
+    began = time.monotonic()
     for number in range(1000):
         log.client("warning", "refused", f"number {number}", uid=7)
     log.client("warning", "refused", "somebody else", uid=8)
     log.error("start", "the daemon's own")
     lines = stream.getvalue().splitlines()
-    assert len(lines) < 30 and "somebody else" in lines[-2] and "own" in lines[-1]
+    assert len(lines) < 30 + (time.monotonic() - began) and "somebody else" in lines[-2] and "own" in lines[-1]
 
 
 def test_the_log_is_one_printable_line_for_each_event():
@@ -55,7 +57,7 @@ def test_systemd_is_told(start, directory, monkeypatch):
     path = str(directory / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(path)
-        channel.settimeout(20)
+        channel.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", path)
         monkeypatch.setenv("WATCHDOG_USEC", "400000")
         daemon = start()
@@ -85,18 +87,18 @@ def test_status(start):
         "--runtime-dir",
         daemon.runtime_dir,
     ]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert shown.returncode == 0 and "echo" in shown.stdout
-    as_json = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    as_json = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert json.loads(as_json.stdout)["pid"] == daemon.process.pid
     daemon.stop()
-    gone = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    gone = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert gone.returncode == 1 and "is reefd running?" in gone.stderr
 
 
 def test_status_imports_nothing_slow():
     code = "import sys, reefd.cli, reefd.cli_status; print({'numpy', 'rich', 'reefd._engine'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.stdout == "set()\n", done
 
 
@@ -108,7 +110,7 @@ def test_bad_requests_to_the_control_socket(start, request_line):
     daemon = start()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(daemon.runtime_dir / "control.sock"))
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.sendall(request_line)
         answer = connection.recv(4096)
         assert answer == b"" or "error" in json.loads(answer)

@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from dataclasses import dataclass
 
 from libreef._reef import ffi, lib
@@ -53,6 +54,10 @@ class Regions:
         os.ftruncate(self.d_fd, sizes.d_size)
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK)
         self.socket, self.daemon_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # With the last client that uses them at the latest: the engine has duplicates.
+        self.close = weakref.finalize(
+            self, self._close, self.socket, self.daemon_socket, self.c_fd, self.d_fd, self.doorbell
+        )
 
     def attach(
         self,
@@ -75,17 +80,19 @@ class Regions:
             adopt=adopt,
         )
 
-    def close(self) -> None:
-        os.close(self.c_fd)
-        os.close(self.d_fd)
-        os.close(self.doorbell)
-        self.socket.close()
-        self.daemon_socket.close()
+    @staticmethod
+    def _close(client: socket.socket, daemon: socket.socket, *descriptors: int) -> None:
+        client.close()
+        daemon.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 class Client:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
+        self.readable = select.poll()  # select() takes no descriptor above 1,023
+        self.readable.register(regions.socket, select.POLLIN)
         self._c = mmap.mmap(regions.c_fd, 0)
         self._d = mmap.mmap(regions.d_fd, 0)
         self._c_base = ffi.from_buffer(self._c)
@@ -154,13 +161,13 @@ class Client:
             self.publish()
         return generation
 
-    def cancel(self, slot: int, generation: int, timeout: float = 5.0) -> int:
+    def cancel(self, slot: int, generation: int, timeout: float = 60.0) -> int:
         sequence = self.sq_tail
         self.write_entry(opcode=lib.REEF_OP_CANCEL, slot=slot, generation=generation)
         self.publish()
         return self.cancel_verdict(slot, sequence, timeout)
 
-    def cancel_verdict(self, slot: int, sequence: int, timeout: float = 5.0) -> int:
+    def cancel_verdict(self, slot: int, sequence: int, timeout: float = 60.0) -> int:
         end = time.monotonic() + timeout
         while True:
             word = int(self.slots[slot].cancel_verdict)
@@ -186,7 +193,7 @@ class Client:
         self.hot.cq_head = self.cq_head
         return done
 
-    def wait(self, count: int = 1, timeout: float = 10.0) -> list[Completion]:
+    def wait(self, count: int = 1, timeout: float = 60.0) -> list[Completion]:
         """Sleeps on the session socket until `count` completions came."""
         done = self.take()
         end = time.monotonic() + timeout
@@ -196,9 +203,9 @@ class Client:
             if self.d_hot.cq_tail == self.cq_head:
                 left = end - time.monotonic()
                 assert left > 0, f"{len(done)} of {count} completions"
-                select.select([self.regions.socket], [], [], left)
+                self.readable.poll(left * 1000)
             self.hot.cq_waiting = 0
-            while select.select([self.regions.socket], [], [], 0)[0] and self.regions.socket.recv(1):
+            while self.readable.poll(0) and self.regions.socket.recv(1):
                 pass
             done += self.take()
         return done
@@ -219,7 +226,7 @@ def open_session(engine: _engine.Engine, task: int, session_id: int = 1) -> Clie
     return Client(regions)
 
 
-def wait_until(condition, timeout: float = 10.0, what: str = "condition") -> None:
+def wait_until(condition, timeout: float = 60.0, what: str = "condition") -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, what

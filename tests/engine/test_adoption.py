@@ -6,12 +6,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +49,11 @@ class Daemon:
     def ready(self) -> Daemon:
         assert self.process.stdout.readline() == b"ready\n"
         return self
+
+    def freeze(self) -> None:
+        """Returns when none of its threads runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -94,8 +101,14 @@ def test_killed_again_and_again_under_load():
             replayed += bool(done.flags & lib.REEF_CQE_REPLAYED)
             completions += 1
 
-    def running() -> bool:
-        return any(client.slots[slot].state == lib.REEF_SLOT_RUNNING for slot in range(4))
+    def stopped_while_it_runs() -> bool:
+        fill()
+        daemon.freeze()
+        running = any(client.slots[slot].state == lib.REEF_SLOT_RUNNING for slot in range(4))
+        if not running:
+            daemon.process.send_signal(signal.SIGCONT)
+        drain()
+        return running
 
     def load_for(seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -106,7 +119,7 @@ def test_killed_again_and_again_under_load():
     for epoch in range(2, kills + 2):
         load_for(0.02 + 0.05 * rng.random())
         if epoch % 2:  # at any moment; and every other time while something runs
-            wait_until(lambda: (drain(), fill(), running())[-1], what="running")
+            wait_until(stopped_while_it_runs, what="running")
         daemon.kill()
         fill()
         before = completions
@@ -150,16 +163,16 @@ def test_death_wakes_who_sleeps_on_the_liveness_word():
     woken = []
 
     def sleep() -> None:
-        limit = (ctypes.c_long * 2)(10, 0)
+        limit = (ctypes.c_long * 2)(600, 0)
         libc.syscall(202, ctypes.c_void_p(address), 0, ctypes.c_uint(word), limit, None, 0)
         woken.append(int(client.d_hot.liveness))
 
     sleeper = threading.Thread(target=sleep)
     sleeper.start()
-    time.sleep(0.05)
-    assert not woken
+    task = Path(f"/proc/self/task/{sleeper.native_id}/syscall")
+    wait_until(lambda: task.read_text().startswith(f"202 {address:#x} "), what="asleep")
     daemon.kill()
-    sleeper.join(5)
+    sleeper.join(60)
     assert woken and woken[0] & 0x40000000  # FUTEX_OWNER_DIED
     regions.close()
 

@@ -33,7 +33,7 @@ def run(counter: Path, *command: str | Path) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     ).stdout
 
 

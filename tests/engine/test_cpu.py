@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from reefd import _engine
+from tests import until_some
 
 from . import models
 from .regions import Client, open_session, wait_until
@@ -59,8 +60,11 @@ def test_interrupted_requests_give_the_same_bits(engine):
     alone = answer(best_effort, 0)
     np.testing.assert_allclose(np.frombuffer(alone, np.float32), models.expected(DATA), atol=1e-5)
 
-    preemptions = 0
-    for round_ in range(25):
+    preemptions, round_ = 0, 0
+
+    def disturbed() -> bool:
+        """One round; whether there were enough, of preemptions too: on a busy machine some come too late."""
+        nonlocal preemptions, round_
         for slot in range(4):
             best_effort.submit(slot, model=1, publish=False)
         best_effort.publish()
@@ -75,7 +79,10 @@ def test_interrupted_requests_give_the_same_bits(engine):
             assert completion.status == 0
             assert answer(best_effort, completion.slot) == alone
             preemptions += completion.preemptions
-    assert preemptions > 25
+        round_ += 1
+        return round_ >= 25 and preemptions > 25
+
+    until_some(disturbed)
     (be, rt) = engine.snapshot()["tasks"]
     assert be["preempted"] == preemptions and be["abandoned_windows"] >= preemptions
     assert rt["preemption"]["count"] > 0

@@ -83,7 +83,7 @@ os.ftruncate(fd, 0)
 memory[0]
 """
     for how in ("default", "handler"):
-        done = subprocess.run([sys.executable, "-c", script, how], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run([sys.executable, "-c", script, how], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == -signal.SIGBUS
         assert ("Fatal Python error: Bus error" in done.stderr) == (how == "handler")
 

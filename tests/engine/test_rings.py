@@ -88,13 +88,17 @@ def test_a_slot_that_rested_for_long_is_not_mistaken(engine, back):
 
 
 def test_an_idle_engine_sleeps_and_still_turns(engine):
-    open_session(engine, echo_task(engine))
-    time.sleep(0.1)
-    before, used = engine.snapshot(), time.process_time()
-    time.sleep(0.5)
-    after = engine.snapshot()
-    assert 3 <= after["turns"] - before["turns"] <= 50
-    assert time.process_time() - used < 0.25
+    client = open_session(engine, echo_task(engine))
+    wait_until(lambda: client.d_hot.need_wakeup == 1, what="asleep")
+    turns, began = engine.snapshot()["turns"], time.monotonic()
+    used = time.process_time()
+    while engine.snapshot()["turns"] < turns + 4:
+        assert time.monotonic() - began < 60, "it does not turn"
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    # It looks around every 100 ms, or later where it does not get the processor; never much more often.
+    assert engine.snapshot()["turns"] - turns <= 10 + 100 * took
+    assert time.process_time() - used < took / 2
 
 
 def test_need_wakeup_is_set_only_while_it_sleeps(engine):
@@ -132,7 +136,9 @@ def test_a_waiter_on_the_futex_is_woken(engine):
         client.hot.cq_waiting = lib.REEF_WAIT_FUTEX
         timer = threading.Timer(0.002, client.submit, (0,))
         timer.start()
-        assert futex(client, tail, 10.0) in (0, errno.EAGAIN)
+        # The wake-up for the completion before may come as late as now: then it sleeps again.
+        while client.d_hot.cq_tail == tail:
+            assert futex(client, tail, 60.0) in (0, errno.EAGAIN)
         timer.join()
         assert client.d_hot.cq_tail == tail + 1
         client.take()
@@ -143,7 +149,7 @@ def test_a_completion_wakes_a_few_waiters_and_not_a_thousand(engine):
     client = open_session(engine, echo_task(engine))
     tail = int(client.d_hot.cq_tail)
     woken: list[int] = []
-    threads = [threading.Thread(target=lambda: woken.append(futex(client, tail, 60.0))) for _ in range(60)]
+    threads = [threading.Thread(target=lambda: woken.append(futex(client, tail, 600.0))) for _ in range(60)]
     for thread in threads:
         thread.start()
     asleep = f"{SYS_FUTEX} {futex_address(client):#x} "  # the interpreter's lock is a futex too
@@ -180,15 +186,20 @@ def test_a_full_socket_does_not_stop_the_engine(engine):
 def test_a_doorbell_that_rings_too_often_is_left_alone(engine):
     task = echo_task(engine)
     flooding, other = open_session(engine, task, 1), open_session(engine, task, 2)
-    for _ in range(3):
+
+    def ring_often() -> None:
         for _ in range(2000):
             os.eventfd_write(flooding.regions.doorbell, 1)
             time.sleep(0)
-    wait_until(lambda: "flooding" in [event.kind for event in engine.poll_events()])
-    heard = engine.snapshot()["doorbells"]
-    for _ in range(2000):
-        os.eventfd_write(flooding.regions.doorbell, 1)
-    assert engine.snapshot()["doorbells"] - heard < 100
+
+    def left_alone() -> bool:
+        """Rings until the engine has had enough, and goes on; on a busy machine that may outlast the penalty."""
+        wait_until(lambda: ring_often() or "flooding" in [event.kind for event in engine.poll_events()], what="flood")
+        heard = engine.snapshot()["doorbells"]
+        ring_often()
+        return engine.snapshot()["doorbells"] - heard < 100
+
+    wait_until(left_alone, what="left alone")
     for client in (flooding, other):  # both are served; and the flooding one has its doorbell back later
         client.submit(0)
         assert [d.status for d in client.wait()] == [0]
