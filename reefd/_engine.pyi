@@ -106,8 +106,10 @@ class LocalRequest:
     kernels_done: int
     def fetch(self) -> bool:
         """Best effort, ahead of the first window: has poll() bring the inputs. True: they are on the device."""
+    def deliver(self) -> bool:
+        """When the last window retired and every kernel is done: has poll() bring the outputs. True: they are there."""
     def drop(self) -> bool:
-        """Brings no more of them. True: none is being read any more."""
+        """Brings no more of either. True: none is being read or written any more."""
     def clear(self) -> None: ...
     def copy_out(self) -> None:
         """From the request's memory into the output buffers."""
@@ -141,8 +143,8 @@ class LocalDevice:
         """Runs the request `rounds` times, one after the other: nanoseconds until launch() returned, and until the
         window was seen to have retired."""
     def poll(self, hold: bool = False) -> None:
-        """Begins the next pieces of what is fetched; with `hold` none."""
-    reading: bool  # a piece is on its way
+        """Begins the next pieces of what is fetched or delivered; with `hold` none of best-effort requests."""
+    copying: bool  # a piece is on its way
     def vacate(self, queue: int, epoch: int, mark: int) -> tuple[int, int]:
         """Writes an epoch: nanoseconds until the write returned, and until `mark` was seen to have retired."""
     def wait(self, queue: int, mark: int, seconds: float = 60.0) -> bool:
@@ -374,9 +376,11 @@ class Engine:
         """
     def advance(self, ns: int) -> list[int]:
         """Device "simulated" only: lets `ns` of its time pass while this thread takes the engine's turns. A model's
-        kernels say their cost in their attributes: blocks, block_ns, check_ns. Returns the nanoseconds of real time
+        kernels say their cost in their attributes: blocks, block_ns, check_ns; the first fetch_pieces and the last
+        deliver_pieces, of 10 us, for best-effort requests. Returns the nanoseconds of real time
         that each of them took, the last look before a sleep included."""
     def trace(self) -> list[tuple[int, str, int, str, int, int]]:
         """Device "simulated" only: what it did since the last call: (time_ns, "launch" | "block" | "abandon" |
-        "retire" | "expect", queue, model, kernel, block); of launch and retire the last two are the window's kernels
-        [first, last), of expect 0 and for how many microseconds it was told that the model is near: 0, not any more."""
+        "retire" | "expect" | "fetch" | "deliver", queue, model, kernel, block); of launch and retire the last two are
+        the window's kernels [first, last), of expect 0 and for how many microseconds it was told that the model is
+        near: 0, not any more; of fetch and deliver the number of the piece that begins and 0."""

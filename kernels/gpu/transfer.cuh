@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Outputs to the client's memory: a kernel like all others, so that it can be preempted, counts as progress, and has no
+// Small outputs to the client's memory: a kernel like all others, so that it can be preempted, counts as progress, and has no
 // argument that changes. args: the address (a 64-bit word that the host writes before a launch), the device's buffer.
 //
-// Inputs come by the copy engine: threads that load from the host's memory got 2 GB/s on an H200, the engine 33.
+// Inputs and large outputs go by the copy engine: threads that load from the host's memory got 2 GB/s on an H200, the
+// engine 33.
 #pragma once
 
 template <class K> struct Transfer {

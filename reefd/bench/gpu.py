@@ -23,7 +23,7 @@ from reefd import _engine, resource
 from reefd.bench.daemon import BenchError
 from reefd.gpu import stored
 from reefd.gpu.conv import ConvShape, Tile, conv_kernels
-from reefd.gpu.program import Argument, Program, Step, area_bytes, build_program, output_step
+from reefd.gpu.program import Argument, Program, Step, area_bytes, build_program, output_steps
 from reefd.resource.load import model_spec
 from reefd.resource.schema import Kernel, ModelFile, Storage
 
@@ -158,7 +158,7 @@ def product_chain(target: str, depth: int, kernels: int) -> _engine.ModelSpec:
     for number in range(kernels):
         to = tensor(1 if number == kernels - 1 else 2)
         steps.append(Step(f"product{number}", kernel, [tensor(0), tensor(3), none, none, none, to]))
-    steps.append(output_step(area_bytes(model, model.outputs)))
+    steps += output_steps(area_bytes(model, model.outputs))
     spec.set_program(build_program(Program(target, steps, np.zeros(0, np.uint8), 0)))
     return spec
 

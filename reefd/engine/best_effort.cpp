@@ -14,7 +14,7 @@ constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of 
 BestEffort::BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits), units_(device.info().compute_units),
       depth_(std::min(kFlights, device.info().queue_depth)), shares_(units_, policy.by_arrival()),
-      queues_(device.info().queues) {
+      queues_(device.info().queues), landings_(device) {
     // What fill() sets aside has a window in flight on another queue.
     set_aside_.reserve(queues_.size() * kFlights);
 }
@@ -53,10 +53,8 @@ void BestEffort::end(Request& request, int32_t status, uint64_t now_ns) {
         if (!request.stale) {
             invalidate(request.queue, false);
         }
-    } else if (device_.drop(*request.context)) {
+    } else if (landings_.drop(request)) {
         finish(request, request.ending, now_ns);
-    } else if (!decltype(dropped_)::contains(request)) {
-        dropped_.push_back(request);
     }
 }
 
@@ -64,8 +62,9 @@ void BestEffort::expire(uint64_t now_ns) {
     while (!deadlines_.empty() && deadlines_.top()->deadline_ns <= now_ns) {
         Request& request = *deadlines_.top();
         deadlines_.remove(request);
-        // With a window in flight it is no longer waiting: it ends late, or when it is preempted (retire()).
-        if (request.in_flight == 0) {
+        // With a window in flight it is no longer waiting: it ends late, or when it is preempted (retire()). With its outputs
+        // on their way it ends late.
+        if (request.in_flight == 0 && !Landings::contains(request)) {
             end(request, -ETIME, now_ns);
         }
     }
@@ -77,11 +76,15 @@ void BestEffort::finish(Request& request, int32_t status, uint64_t now_ns) {
         deadlines_.remove(request);
     }
     give_context_back(request);
+    leave_started(request);
+    completions_.completed(request, status, now_ns);
+}
+
+void BestEffort::leave_started(Request& request) {
     if (List<Request, &Request::queue_link>::contains(request)) {
         request.task->started.remove(request);
     }
     shares_.refresh(*request.task);
-    completions_.completed(request, status, now_ns);
 }
 
 // ---------------------------------------------------------------- taken back
@@ -312,16 +315,7 @@ void BestEffort::account(uint64_t now_ns) {
 }
 
 bool BestEffort::progress(uint64_t now_ns) {
-    bool any = false;
-    for (Request* request = dropped_.front(); request;) {
-        Request* next = decltype(dropped_)::next(*request);
-        if (device_.drop(*request->context)) {
-            dropped_.remove(*request);
-            finish(*request, request->ending, now_ns);
-            any = true;
-        }
-        request = next;
-    }
+    bool any = landings_.progress([&](Request& request) { finish(request, request.ending, now_ns); });
     for (QueueId id = 1; flights_ != 0 && id < queues_.size(); ++id) {
         Queue& queue = queues_[id];
         if (queue.count == 0) {
@@ -369,7 +363,7 @@ void BestEffort::retire(QueueId id, uint64_t now_ns) {
     if (request.ending != 0) {
         finish(request, request.ending, now_ns);
     } else if (request.launched == request.model->kernels) {
-        finish(request, 0, now_ns);
+        landings_.deliver(request) ? finish(request, 0, now_ns) : leave_started(request);
     } else if (preempted && request.deadline_ns != 0 && request.deadline_ns <= now_ns) {
         finish(request, -ETIME, now_ns);
     }

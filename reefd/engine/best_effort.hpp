@@ -11,6 +11,7 @@
 #include "completions.hpp"
 #include "device.hpp"
 #include "intrusive.hpp"
+#include "landings.hpp"
 #include "policy.hpp"
 #include "request.hpp"
 #include "shares.hpp"
@@ -48,8 +49,8 @@ public:
 
     bool empty() const { return shares_.empty(); }
     bool in_flight() const { return flights_ != 0; }
-    // Memory of a request is being read, or was when it was to end.
-    bool reading() const { return device_.reading() || !dropped_.empty(); }
+    // Outputs are on their way, or requests that are to end wait for the device to let go of their memory.
+    bool landing() const { return !landings_.empty(); }
     uint32_t stale() const { return stale_; }  // windows in flight that were invalidated
     // A window is in flight whose blocks, once begun, run to their end because its instance was abandoned too often.
     bool shielding() const { return shielded_ != 0; }
@@ -104,6 +105,7 @@ private:
     void retire(QueueId queue, uint64_t now_ns);
     bool shield(const Request& request) const;
     static void count_abandonment(Request& request);
+    void leave_started(Request& request);
     void finish(Request& request, int32_t status, uint64_t now_ns);
 
     Device& device_;
@@ -117,9 +119,9 @@ private:
 
     Shares shares_;
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;
-    std::vector<Queue> queues_;                   // by QueueId; the first one is not ours
-    std::vector<Task*> set_aside_;                // scratch of fill()
-    List<Request, &Request::drop_link> dropped_;  // they end once nobody reads their inputs
+    std::vector<Queue> queues_;     // by QueueId; the first one is not ours
+    std::vector<Task*> set_aside_;  // scratch of fill()
+    Landings landings_;
     uint32_t flights_ = 0;
     uint32_t stale_ = 0;
     uint32_t shielded_ = 0;

@@ -7,7 +7,7 @@
 //
 //   loader thread                         engine thread
 //   load, unload                          launch, write_epoch, retired, kernels_done, clear_record
-//   make_context, free_context            fetch, drop, poll
+//   make_context, free_context            fetch, deliver, drop, poll
 //
 // Retirement is the only proof that no block of a window runs any more. A window that was launched is retired exactly
 // once: after its last kernel, or after its epoch became stale and the last block in flight has left.
@@ -158,13 +158,20 @@ public:
     // says whether they are there. True: it may be launched. A device whose real-time inputs would wait behind those of
     // best-effort work brings them in pieces, from poll(); a request that is launched without a fetch takes them along.
     virtual bool fetch(Context&, const Binding&) { return true; }
-    // Brings no more of them. True: nothing of the request's memory is being read any more. Ask again until it is.
+    // When the last window has retired and every kernel is done: begins to bring the outputs to the request's memory, and
+    // then says whether they are there. True: the request is complete. A device on which outputs of best-effort work would
+    // delay real-time work brings them in pieces, from poll(). Those of plain windows on the real-time queue are there when
+    // these have retired.
+    virtual bool deliver(Context&) { return true; }
+    // Brings no more of either. True: nothing of the request's memory is being read or written any more. Ask again until it
+    // is.
     virtual bool drop(Context&) { return true; }
-    // Inputs are on their way, and not held; or they have come and nobody asked since: a turn is due soon.
-    virtual bool fetching() const { return false; }
-    // Some request's memory is being read for a fetch.
-    virtual bool reading() const { return false; }
-    // In every turn, after real-time requests were launched: begins the next pieces. With `hold` none: real-time work is near.
+    // Tensors are on their way, and not held; or they have come and nobody asked since: a turn is due soon.
+    virtual bool transferring() const { return false; }
+    // Some request's memory is being read for a fetch, or written for a delivery.
+    virtual bool copying() const { return false; }
+    // In every turn, after real-time requests were launched: begins the next pieces. With `hold` only those of requests of
+    // the real-time queue: such work is near.
     virtual void poll(bool) {}
     // Forgets all progress, for a new request. Only after the last window that used the context has retired.
     virtual void clear_record(Context& context) = 0;

@@ -67,6 +67,7 @@ struct Driver {
     int (*unregister_host)(void* pointer) = nullptr;
     int (*upload)(void* device_pointer, const void* pointer, size_t bytes) = nullptr;
     int (*upload_async)(void* device_pointer, const void* pointer, size_t bytes, DriverStream* stream) = nullptr;
+    int (*download_async)(void* pointer, const void* device_pointer, size_t bytes, DriverStream* stream) = nullptr;
     int (*fill)(void* device_pointer, unsigned char byte, size_t bytes, DriverStream* stream) = nullptr;
 
     // ---- streams

@@ -205,6 +205,7 @@ std::shared_ptr<const Driver> make() {
     library.bind(driver->unregister_host, {"cuMemHostUnregister"});
     library.bind(driver->upload, {"cuMemcpyHtoD_v2"});
     library.bind(driver->upload_async, {"cuMemcpyHtoDAsync_v2"});
+    library.bind(driver->download_async, {"cuMemcpyDtoHAsync_v2"});
     library.bind(driver->fill, {"cuMemsetD8Async"});
 
     library.bind(driver->priorities, {"cuCtxGetStreamPriorityRange"});

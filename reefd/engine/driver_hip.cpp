@@ -144,6 +144,7 @@ std::shared_ptr<const Driver> make() {
     driver->host_address = [](void** device, void* host) { return entries.host_address(device, host, 0); };
     library.bind(driver->upload, {"hipMemcpyHtoD"});
     library.bind(driver->upload_async, {"hipMemcpyHtoDAsync"});
+    library.bind(driver->download_async, {"hipMemcpyDtoHAsync"});
     library.bind(driver->fill, {"hipMemsetD8Async"});
 
     library.bind(driver->priorities, {"hipDeviceGetStreamPriorityRange"});

@@ -37,6 +37,10 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
 
     output_address_ = reinterpret_cast<uint64_t*>(host_.at(0));
     inputs_ = memory_.at(layout.inputs);
+    outputs_ = memory_.at(layout.outputs);
+    inputs.context = outputs.context = this;
+    inputs.bytes = facts.input_bytes;
+    outputs.bytes = facts.output_bytes;
     progress_ = reinterpret_cast<const uint32_t*>(host_.at(kProgress));
     window_words_ = memory_.at(layout.words + kWord);
     if (driver_->write_word) {
@@ -46,6 +50,8 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
         host_epoch_ = reinterpret_cast<uint32_t*>(host_.at(kHostEpoch));
         *host_epoch_ = epoch_;
     }
+    // Between two outputs lie bytes that no kernel writes, and clients see them.
+    driver_->check(driver_->fill(memory_.at(layout.outputs), 0, facts.output_bytes, capture.best_effort[0]), "filling");
     driver_->check(driver_->fill(memory_.at(layout.words), 0, layout.end - layout.words, capture.best_effort[0]),
                    "filling");
     driver_->check(driver_->synchronize(capture.best_effort[0]), "filling");
@@ -66,7 +72,7 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     try {
         if (use != ContextUse::best_effort)
             for (DriverStream* stream : capture.real_time)
-                whole_.push_back(capture_range(stream, 0, count, false, &capture));
+                whole_.push_back(capture_range(stream, 0, count, false, model_->writes_outputs ? &capture : nullptr));
         if (use != ContextUse::real_time)
             capture_segments(capture);
     } catch (...) {
@@ -128,35 +134,45 @@ void GpuContext::clear() {
     __atomic_store_n(const_cast<uint32_t*>(progress_), 0, __ATOMIC_RELAXED);
     done_ = tries_ = reached_ = stale_reached_ = 0;
     bound_ = false;
-    fetched_ = 0;
+    inputs.issued = outputs.issued = 0;
+    inputs.urgent = outputs.urgent = false;
 }
 
-int GpuContext::bind(const Binding& binding, DriverStream* stream) {
-    if (bound_)
-        return 0;
-    begin_fetch(binding);
-    return fetch_piece(model_->facts().input_bytes, stream);
-}
+// ---------------------------------------------------------------- tensors
 
-void GpuContext::begin_fetch(const Binding& binding) {
+void GpuContext::bind(const Binding& binding) {
     bound_ = true;
+    binding_ = binding;
     staged = !binding.device_reaches;
-    source_ = binding.inputs;
-    const void* outputs = staged ? host_.device_at(staged_outputs_) : binding.outputs;
-    __atomic_store_n(output_address_, reinterpret_cast<uint64_t>(outputs), __ATOMIC_RELEASE);
+    const void* outputs_to = staged ? host_.device_at(staged_outputs_) : binding.outputs;
+    __atomic_store_n(output_address_, reinterpret_cast<uint64_t>(outputs_to), __ATOMIC_RELEASE);
 }
 
-int GpuContext::fetch_piece(size_t bytes, DriverStream* stream) {
-    const size_t at = fetched_;
-    bytes = std::min(bytes, model_->facts().input_bytes - at);
-    fetched_ += bytes;
+int GpuContext::copy_in(size_t at, size_t bytes, DriverStream* stream) const {
+    const std::byte* from = binding_.inputs + at;
     if (staged)
-        std::memcpy(host_.at(staged_inputs_ + at), source_ + at, bytes);
-    return driver_->upload_async(inputs_ + at, staged ? host_.at(staged_inputs_ + at) : source_ + at, bytes, stream);
+        from = static_cast<const std::byte*>(std::memcpy(host_.at(staged_inputs_ + at), from, bytes));
+    return driver_->upload_async(inputs_ + at, from, bytes, stream);
 }
 
-void GpuContext::copy_out(std::byte* outputs) const {
-    std::memcpy(outputs, host_.at(staged_outputs_), model_->facts().output_bytes);
+int GpuContext::copy_out(size_t at, size_t bytes, DriverStream* stream) const {
+    std::byte* to = staged ? host_.at(staged_outputs_) : binding_.outputs;
+    return driver_->download_async(to + at, outputs_ + at, bytes, stream);
+}
+
+int GpuContext::take_inputs(DriverStream* stream) {
+    inputs.issued = inputs.bytes;
+    return copy_in(0, inputs.bytes, stream);
+}
+
+int GpuContext::send_outputs(DriverStream* stream) {
+    outputs.issued = outputs.bytes;
+    return copy_out(0, outputs.bytes, stream);
+}
+
+void GpuContext::pass_on(size_t at, size_t bytes) const {
+    if (staged)
+        std::memcpy(binding_.outputs + at, host_.at(staged_outputs_ + at), bytes);
 }
 
 bool GpuContext::shield(uint32_t kernel, uint32_t limit) {

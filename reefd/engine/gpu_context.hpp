@@ -15,7 +15,7 @@
 
 #include "device.hpp"
 #include "gpu_model.hpp"
-#include "intrusive.hpp"
+#include "gpu_transfer.hpp"
 
 namespace reef {
 
@@ -61,21 +61,20 @@ public:
     // A window of plain kernels up to `last` has retired.
     void finish_plain(uint32_t last) { done_ = std::max(done_, last); }
     void clear();
-    // Before the first window of a request: has its inputs copied, in queue order, and notes where its outputs go. Tensors
-    // that the device cannot reach pass through host memory of the context. The driver's status.
-    int bind(const Binding& binding, DriverStream* stream);
-    // ---- the same ahead of the window: in pieces, on a stream of their own
-    void begin_fetch(const Binding& binding);
+    // Before the first window of a request, or the transfer of its inputs: notes where its tensors lie. Those that the device
+    // cannot reach pass through host memory of the context.
+    void bind(const Binding& binding);
     bool bound() const { return bound_; }
-    // Has at most `bytes` more copied; the driver's status.
-    int fetch_piece(size_t bytes, DriverStream* stream);
-    bool fetched() const { return fetched_ == model_->facts().input_bytes; }
-    uint64_t fetch_mark = 0;  // of the last piece
-    bool fetch_open = false;  // GpuDevice's: begun, and not yet reported to be there
-    Link<GpuContext> fetch_link;
 
-    // Of a staged request that is done: outputs to the client's memory.
-    void copy_out(std::byte* outputs) const;
+    // ---- tensors; `at` and `bytes` are of all inputs, or of all outputs. The driver's status
+    int copy_in(size_t at, size_t bytes, DriverStream* stream) const;
+    int copy_out(size_t at, size_t bytes, DriverStream* stream) const;
+    // The same for all of them, in queue order before the first kernel, and behind the last.
+    int take_inputs(DriverStream* stream);
+    int send_outputs(DriverStream* stream);
+    // What copy_out, or the kernel for outputs, brought to the host goes on to memory that the device does not reach.
+    void pass_on(size_t at, size_t bytes) const;
+    GpuTransfer inputs, outputs;
 
     // ---- launching, in queue order; the driver's status
     int launch_whole(DriverStream* stream, uint32_t split) const {
@@ -92,7 +91,7 @@ public:
     // A new try at its first unfinished kernel: true when it was tried `limit` times in vain.
     bool shield(uint32_t kernel, uint32_t limit);
 
-    bool staged = false;  // the request's tensors are copied through host memory
+    bool staged = false;  // the request's tensors pass through host memory
 
 private:
     struct Layout;
@@ -118,7 +117,8 @@ private:
     void* window_words_ = nullptr;
     const uint32_t* progress_ = nullptr;
     uint64_t* output_address_ = nullptr;
-    std::byte* inputs_ = nullptr;
+    std::byte* inputs_ = nullptr;  // device memory
+    const std::byte* outputs_ = nullptr;
     size_t staged_inputs_ = 0, staged_outputs_ = 0;  // offsets in host_
 
     mutable uint32_t done_ = 0;  // the most that was ever seen
@@ -127,8 +127,7 @@ private:
     uint32_t reached_ = 0;        // preemptible kernels of this request launched under epoch_, up to here
     uint32_t stale_reached_ = 0;  // the same under the last epoch before it under which there were any
     bool bound_ = false;
-    const std::byte* source_ = nullptr;  // of a fetch: the inputs in the client's memory
-    size_t fetched_ = 0;                 // bytes of them whose copies were issued
+    Binding binding_{};
     uint32_t tried_kernel_ = 0;
     uint32_t tries_ = 0;
 };

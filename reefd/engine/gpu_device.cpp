@@ -10,15 +10,10 @@ namespace reef {
 namespace {
 
 constexpr size_t kWord = 128;
+constexpr size_t kTransfers = 2;  // inputs and outputs
 // A stale window passes through its queue at about 1.5 us a kernel, and two may wait on each queue.
 constexpr uint64_t kWindowNs = 100'000;
 
-// A device has one engine that copies from the host, and it copies what comes first: 33 GB/s on an H200. So a real-time
-// input waits behind at most two pieces of best-effort inputs, 2 x 256 KiB / 33 GB/s = 16 us, where it would wait behind
-// whole ones (15 of 600 KB: 270 us; one of 32 pictures, 19 MB: 580 us). Two keep the engine busy while the thread that
-// issues them turns. A staged piece is copied by that thread first, at about 10 GB/s: 64 KiB take 6 us of its turn.
-constexpr size_t kPieceBytes = 256 << 10, kStagedPieceBytes = 64 << 10;
-constexpr uint32_t kPiecesInFlight = 2;
 // Less than this, half a microsecond, goes with its window.
 constexpr size_t kSmallInputs = 16 << 10;
 // A real-time input is taken to be copied after its bytes at this rate, that of PCIe 3.0 x8. A word written behind it would
@@ -52,9 +47,9 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
                           driver_->library + " knows " + std::to_string(devices));
     driver_->check(driver_->open(options.ordinal, &device_), "opening the device");
     describe();
-    counts_ = DeviceMemory(driver_, (queues_.size() + 1) * kWord, "the queues");  // and the fetches
-    words_ = HostMemory(driver_, (queues_.size() + 1) * kWord, "the queues");
-    landed_ = reinterpret_cast<const uint32_t*>(words_.at(queues_.size() * kWord));
+    const size_t words = (queues_.size() + kTransfers) * kWord;
+    counts_ = DeviceMemory(driver_, words, "the queues");
+    words_ = HostMemory(driver_, words, "the queues");
     int least = 0, greatest = 0;
     driver_->check(driver_->priorities(&least, &greatest), "asking for priorities");
     auto stream = [&](int priority) {
@@ -63,11 +58,9 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
         return made;
     };
     signals_ = stream(greatest);
-    // Where the driver cannot write the word behind a piece, a kernel does, which must not wait for best-effort blocks.
-    fetches_ = stream(driver_->write_word ? least : greatest);
     capture_real_time_ = {stream(greatest)};
     capture_best_effort_ = {stream(least)};
-    driver_->check(driver_->fill(counts_.at(0), 0, (queues_.size() + 1) * kWord, signals_), "filling");
+    driver_->check(driver_->fill(counts_.at(0), 0, words, signals_), "filling");
     driver_->check(driver_->synchronize(signals_), "filling");
     for (size_t i = 0; i < queues_.size(); i++) {
         Queue& queue = queues_[i];
@@ -78,6 +71,13 @@ GpuDevice::GpuDevice(std::shared_ptr<const Driver> driver, const GpuOptions& opt
         queue.mark = words_.device_at(i * kWord);
         queue.word = reinterpret_cast<const uint32_t*>(words_.at(i * kWord));
     }
+    auto transfers = [&](GpuTransfers::Direction direction, size_t i) {
+        const GpuTransfers::Words of{counts_.at(i * kWord), words_.device_at(i * kWord),
+                                     reinterpret_cast<const uint32_t*>(words_.at(i * kWord))};
+        return std::make_unique<GpuTransfers>(driver_, direction, least, greatest, of);
+    };
+    inputs_ = transfers(GpuTransfers::Direction::to_device, queues_.size());
+    outputs_ = transfers(GpuTransfers::Direction::to_host, queues_.size() + 1);
     make_splits(least, greatest);
 }
 
@@ -113,7 +113,8 @@ GpuDevice::~GpuDevice() {
         driver_->destroy_event(queue.changed);
     }
     driver_->destroy_stream(signals_);
-    driver_->destroy_stream(fetches_);
+    inputs_.reset();
+    outputs_.reset();
     for (const auto& streams : {capture_best_effort_, capture_real_time_})
         for (DriverStream* stream : streams)
             driver_->destroy_stream(stream);
@@ -212,31 +213,34 @@ void GpuDevice::launch(QueueId id, const Window& window) {
     const uint32_t split = info_.split_granule != 0 ? window.split / info_.split_granule : 0;
     int status = choose_stream(queue, runs ? split : 0);
     if (runs && status == 0 && !context.bound()) {
-        status = context.bind(window.binding, queue.stream);
+        context.bind(window.binding);
+        status = context.take_inputs(queue.stream);
         if (id == kRealTimeQueue)
             real_time_inputs_ns_ = monotonic_ns() + context.model().facts().input_bytes / kSlowestBytesPerNs;
     }
-    queue.flight(window.mark) = {&context,        context.staged ? window.binding.outputs : nullptr,
-                                 window.last,     window.epoch,
-                                 context.epoch(), window.preemptible,
-                                 false,           runs};
+    // Outputs of plain kernels on the real-time queue: nothing takes those back, so a copy behind them sends whole ones.
+    const bool ends = runs && window.last == context.model().kernels.size();
+    const bool plain_end = ends && !window.preemptible && id == kRealTimeQueue;
+    const bool brings = ends && (context.model().writes_outputs || plain_end);
+    queue.flight(window.mark) = {&context, window.last,        window.epoch, context.epoch(),
+                                 brings,   window.preemptible, false,        runs};
     queue.launched = window.mark;
+    context.outputs.urgent = id == kRealTimeQueue;
 
-    const bool whole = runs && !window.preemptible && id == kRealTimeQueue && first == 0 &&
-                       window.last == context.model().kernels.size() && context.has_whole();
-    if (whole && status == 0) {
-        status = context.launch_whole(queue.stream, split);  // its end is within
-    } else if (status == 0) {
-        if (runs && !window.preemptible) {
-            status = context.launch_plain(queue.stream, split, first, window.last);
-        } else if (runs) {
-            const bool again = first == context.done() && context.shield(first, options_.shield_after);
-            const uint32_t shielded = window.finish_blocks ? UINT32_MAX : again ? first + 1 : 0;
-            status = context.launch_preemptible(queue.stream, split, first, window.last, shielded);
-        }
-        if (status == 0)
-            status = context.launch_end(queue.stream, queue.count, queue.mark, window.last, runs && window.preemptible);
+    const bool whole = plain_end && first == 0 && context.has_whole();
+    if (status == 0 && whole) {
+        status = context.launch_whole(queue.stream, split);
+    } else if (status == 0 && runs && !window.preemptible) {
+        status = context.launch_plain(queue.stream, split, first, window.last);
+    } else if (status == 0 && runs) {
+        const bool again = first == context.done() && context.shield(first, options_.shield_after);
+        const uint32_t shielded = window.finish_blocks ? UINT32_MAX : again ? first + 1 : 0;
+        status = context.launch_preemptible(queue.stream, split, first, window.last, shielded);
     }
+    if (status == 0 && plain_end && !context.model().writes_outputs)
+        status = context.send_outputs(queue.stream);
+    if (status == 0 && !(whole && context.model().writes_outputs))  // else its end is within
+        status = context.launch_end(queue.stream, queue.count, queue.mark, window.last, runs && window.preemptible);
     if (status != 0)
         failed(status, "launching a window");
 }
@@ -281,8 +285,8 @@ uint32_t GpuDevice::retired(QueueId id) const {
 void GpuDevice::settle(Queue& queue, Flight& flight) const {
     if (flight.runs && !flight.preemptible)
         flight.context->finish_plain(flight.last);
-    if (flight.outputs && flight.context->done() == flight.context->model().kernels.size())
-        flight.context->copy_out(flight.outputs);
+    if (flight.brings && flight.context->done() == flight.context->model().kernels.size())
+        flight.context->pass_on(0, flight.context->outputs.bytes);
     if (flight.stale)
         queue.vacated_ns = monotonic_ns();
 }
@@ -295,58 +299,45 @@ void GpuDevice::clear_record(Context& context) { own(context).clear(); }
 
 uint64_t GpuDevice::now_ns() const { return monotonic_ns(); }
 
-// ---------------------------------------------------------------- best-effort inputs
+// ---------------------------------------------------------------- tensors of best-effort requests
 
 bool GpuDevice::fetch(Context& of, const Binding& binding) {
     GpuContext& context = own(of);
     if (!context.bound()) {
-        if (context.model().facts().input_bytes <= kSmallInputs)
+        if (context.inputs.bytes <= kSmallInputs)
             return true;
-        context.begin_fetch(binding);
-        context.fetch_open = true;
-        fetches_open_++;
-        to_fetch_.push_back(context);
+        context.bind(binding);
+        inputs_->begin(context.inputs);
     }
-    if (!context.fetched() || landed() < context.fetch_mark)
-        return false;
-    close_fetch(context);
-    return true;
+    return !context.inputs.open || inputs_->landed(context.inputs);
 }
 
-void GpuDevice::close_fetch(GpuContext& context) {
-    fetches_open_ -= context.fetch_open;
-    context.fetch_open = false;
+bool GpuDevice::deliver(Context& of) {
+    GpuContext& context = own(of);
+    GpuTransfer& outputs = context.outputs;
+    if (context.model().writes_outputs || (outputs.whole() && !outputs.open))
+        return true;  // they came with a window, or were reported
+    if (!outputs.open)
+        outputs_->begin(outputs);
+    return outputs_->landed(outputs);
 }
 
 bool GpuDevice::drop(Context& of) {
     GpuContext& context = own(of);
-    if (decltype(to_fetch_)::contains(context))
-        to_fetch_.remove(context);
-    close_fetch(context);
-    return landed() >= context.fetch_mark;
+    const bool inputs = inputs_->drop(context.inputs), outputs = outputs_->drop(context.outputs);
+    return inputs && outputs;
 }
 
 void GpuDevice::poll(bool hold) {
     held_ = hold;
-    if (hold || to_fetch_.empty() || pieces_ - landed() >= kPiecesInFlight || monotonic_ns() < real_time_inputs_ns_)
+    if (!inputs_->open() && !outputs_->open())
         return;
     enter();
-    while (!to_fetch_.empty() && pieces_ - landed() < kPiecesInFlight) {
-        GpuContext& context = *to_fetch_.front();
-        int status = context.fetch_piece(context.staged ? kStagedPieceBytes : kPieceBytes, fetches_);
-        context.fetch_mark = ++pieces_;
-        const size_t word = queues_.size() * kWord;
-        if (status == 0 && driver_->write_word)
-            status = driver_->write_word(fetches_, words_.device_at(word), static_cast<uint32_t>(pieces_));
-        else if (status == 0)
-            status = context.launch_end(fetches_, counts_.at(word), words_.device_at(word), 0, false);
-        if (status != 0) {
+    if (!hold && inputs_->open() && monotonic_ns() >= real_time_inputs_ns_)
+        if (const int status = inputs_->poll(false); status != 0)
             failed(status, "copying inputs");
-            return;
-        }
-        if (context.fetched())
-            to_fetch_.remove(context);
-    }
+    if (const int status = outputs_->poll(hold); status != 0)
+        failed(status, "copying outputs");
 }
 
 // ---------------------------------------------------------------- faults
@@ -368,9 +359,10 @@ const char* GpuDevice::fault() {
         if (status != 0 && status != driver_->not_ready)
             failed(status, "running a window");
     }
-    if (const int status = faulted_ || !reading() ? 0 : driver_->query(fetches_);
-        status != 0 && status != driver_->not_ready)
-        failed(status, "copying inputs");
+    for (const auto* transfers : {&inputs_, &outputs_})
+        if (const int status = faulted_ || !(*transfers)->in_flight() ? 0 : driver_->query((*transfers)->stream());
+            status != 0 && status != driver_->not_ready)
+            failed(status, "copying tensors");
     return faulted_ ? fault_ : nullptr;
 }
 

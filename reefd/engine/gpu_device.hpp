@@ -47,9 +47,10 @@ public:
     uint32_t retired(QueueId queue) const override;
     uint32_t kernels_done(const Context& context) const override;
     bool fetch(Context& context, const Binding& binding) override;
+    bool deliver(Context& context) override;
     bool drop(Context& context) override;
-    bool fetching() const override { return fetches_open_ != 0 && !held_; }
-    bool reading() const override { return landed() != pieces_; }
+    bool transferring() const override { return (inputs_->open() || outputs_->open()) && !held_; }
+    bool copying() const override { return inputs_->in_flight() || outputs_->in_flight(); }
     void poll(bool hold) override;
     void clear_record(Context& context) override;
     int event_fd() const override { return -1; }
@@ -63,10 +64,10 @@ private:
     // A window that was launched; kept until it was seen to have retired.
     struct Flight {
         GpuContext* context = nullptr;
-        std::byte* outputs = nullptr;
         uint32_t last = 0;
         uint32_t epoch = 0;          // the queue's
         uint32_t context_epoch = 0;  // under which its kernels run
+        bool brings = false;         // outputs to the host, if it gets to its end
         bool preemptible = false;
         bool stale = false;
         bool runs = false;
@@ -92,11 +93,6 @@ private:
     // The queue's stream for a window, behind what was launched on another; the driver's status.
     int choose_stream(Queue& queue, uint32_t split) const;
     void settle(Queue& queue, Flight& flight) const;
-    // The mark of the last piece of best-effort inputs that is on the device.
-    uint64_t landed() const {
-        return pieces_ - (static_cast<uint32_t>(pieces_) - __atomic_load_n(landed_, __ATOMIC_ACQUIRE));
-    }
-    void close_fetch(GpuContext& context);
     void failed(int status, const char* call);
 
     const std::shared_ptr<const Driver> driver_;
@@ -110,13 +106,9 @@ private:
     std::vector<DriverStream*> capture_best_effort_;  // by split
     std::vector<DriverStream*> capture_real_time_;
     mutable std::vector<Queue> queues_;
-    // Pieces of best-effort inputs, one context after the other: how many were issued, and where it shows how many landed.
-    DriverStream* fetches_ = nullptr;
-    List<GpuContext, &GpuContext::fetch_link> to_fetch_;
-    uint32_t fetches_open_ = 0;  // begun, and not yet reported to be there
+    std::unique_ptr<GpuTransfers> inputs_;   // of best-effort requests, before their first window
+    std::unique_ptr<GpuTransfers> outputs_;  // behind their last one, where no kernel writes them
     bool held_ = false;
-    uint64_t pieces_ = 0;
-    const uint32_t* landed_ = nullptr;
     uint64_t real_time_inputs_ns_ = 0;  // until then a real-time request's inputs may still be on their way
     std::mutex loading_;
     char fault_[256] = {};

@@ -75,6 +75,8 @@ GpuModel::GpuModel(std::shared_ptr<const Driver> driver, const ModelSpec& spec)
         kernels.push_back({nullptr, nullptr, launch.blocks, launch.threads, launch.shared_bytes, record_bytes});
         record_bytes += launch.units * sizeof(uint32_t);
         arguments.push_back(launch.arguments);
+        for (const GpuArgument& argument : launch.arguments)
+            writes_outputs |= argument.memory == GpuMemory::binding;
     }
     for (const Storage& storage : spec.storages()) {
         kinds.push_back(storage.kind);

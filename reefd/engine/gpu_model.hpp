@@ -43,6 +43,7 @@ public:
     DriverFunction* window_end = nullptr;
     uint64_t record_bytes = 0;  // a word for each unit of restoration
     uint64_t workspace_bytes = 0;
+    bool writes_outputs = false;  // a launch brings them to the client's memory; else the copy engine does
     DeviceMemory constants;
     std::vector<size_t> weight_offsets;  // of storages in `constants`, SIZE_MAX where nothing points at one
     std::vector<uint64_t> slot_offsets;  // of input and output storages in their areas

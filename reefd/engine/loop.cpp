@@ -251,8 +251,8 @@ uint64_t Loop::next_timer_ns() const {
 uint64_t Loop::sleep_limit_ns(uint64_t now_ns) const {
     const uint64_t next = next_timer_ns();
     uint64_t limit = std::min(kLongestSleepNs, next > now_ns ? next - now_ns : 0);
-    if (device_.event_fd() < 0 && (scheduler_.in_flight() || scheduler_.fetching())) {
-        const bool soon = scheduler_.real_time_running() || scheduler_.fetching();
+    if (device_.event_fd() < 0 && (scheduler_.in_flight() || scheduler_.transferring())) {
+        const bool soon = scheduler_.real_time_running() || scheduler_.transferring();
         limit = std::min(limit, soon ? 20'000 : options_.limits.window_ns / 2);
     }
     return limit;
@@ -364,6 +364,7 @@ bool Loop::stopping_turn(uint64_t now_ns) {
         stop_deadline_ns_ = now_ns + kDrainNs;
         shut_down_sessions(now_ns);
     }
+    scheduler_.drain();
     if (scheduler_.in_flight() && now_ns < stop_deadline_ns_) {
         return busy;
     }

@@ -204,7 +204,7 @@ nb::dict stop(Engine& engine, uint64_t grace_ns, bool keep_sessions) {
 
 // (time_ns, what, queue, model, kernel, block); of launch and retire the last two are the window's kernels [first, last).
 nb::list trace_list(Engine& engine) {
-    static constexpr const char* names[] = {"launch", "block", "abandon", "retire", "expect"};
+    static constexpr const char* names[] = {"launch", "block", "abandon", "retire", "expect", "fetch", "deliver"};
     nb::list list;
     for (const TraceRecord& record : engine.take_trace()) {
         list.append(nb::make_tuple(record.time_ns, names[static_cast<size_t>(record.what)], record.queue, record.model,

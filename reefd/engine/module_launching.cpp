@@ -124,6 +124,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
         .def_prop_ro("registered", [](const LocalRequest& self) { return self.binding.device_reaches; })
         .def_prop_ro("kernels_done", [](const LocalRequest& self) { return self.device.kernels_done(*self.context); })
         .def("fetch", [](LocalRequest& self) { return self.device.fetch(*self.context, self.binding); })
+        .def("deliver", [](LocalRequest& self) { return self.device.deliver(*self.context); })
         .def("drop", [](LocalRequest& self) { return self.device.drop(*self.context); })
         .def("clear", [](LocalRequest& self) { self.device.clear_record(*self.context); })
         .def("copy_out", [](const LocalRequest& self) { self.areas.copy_out(); });
@@ -139,7 +140,7 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
             nb::arg("queue"))
         .def(
             "poll", [](LocalDevice& self, bool hold) { self.device.poll(hold); }, nb::arg("hold") = false)
-        .def_prop_ro("reading", [](const LocalDevice& self) { return self.device.reading(); })
+        .def_prop_ro("copying", [](const LocalDevice& self) { return self.device.copying(); })
         .def("repeat", repeat, nb::arg("queue"), nb::arg("request"), nb::arg("rounds"), nb::arg("epoch") = 0,
              nb::arg("preemptible") = false, nb::arg("split") = kNoSplit)
         .def("vacate", vacate, nb::arg("queue"), nb::arg("epoch"), nb::arg("mark"))

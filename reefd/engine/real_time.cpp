@@ -33,14 +33,26 @@ void RealTime::end(Request& request, int32_t status, uint64_t now_ns) {
     if (decltype(waiting_)::contains(request)) {
         leave_waiting(request);
         finish(request, status, now_ns);
-    } else if (request.ending == 0) {
+        return;
+    }
+    if (request.ending == 0) {
         request.ending = status;
+    }
+    if (Landings::contains(request) && landings_.drop(request)) {
+        finish(request, request.ending, now_ns);
     }
 }
 
 void RealTime::expire(uint64_t now_ns) {
     while (!waiting_.empty() && deadline_of(*waiting_.top()) <= now_ns) {
         end(*waiting_.top(), -ETIME, now_ns);
+    }
+}
+
+// Every kernel of it.
+void RealTime::done(Request& request, uint64_t now_ns) {
+    if (request.ending != 0 || landings_.deliver(request)) {
+        finish(request, request.ending, now_ns);
     }
 }
 
@@ -124,7 +136,7 @@ void RealTime::pause() {
 // ---------------------------------------------------------------- progress
 
 bool RealTime::progress(uint64_t now_ns) {
-    bool any = false;
+    bool any = landings_.progress([&](Request& request) { finish(request, request.ending, now_ns); });
     if (count_ != 0) {
         const uint32_t mark = device_.retired(kRealTimeQueue);
         while (count_ != 0 && reached(mark, at(0).mark)) {
@@ -148,13 +160,13 @@ void RealTime::retired(const Flight& flight, uint64_t now_ns) {
     }
     if (&request == running_) {
         running_ = nullptr;
-        finish(request, request.ending, now_ns);
+        done(request, now_ns);
         return;
     }
     // It gave way.
     request.launched = device_.kernels_done(*request.context);
     if (request.ending != 0 || request.launched == request.model->kernels) {
-        finish(request, request.ending, now_ns);
+        done(request, now_ns);
     } else if (deadline_of(request) <= now_ns) {
         finish(request, -ETIME, now_ns);
     } else {

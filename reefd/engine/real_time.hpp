@@ -12,6 +12,7 @@
 #include "completions.hpp"
 #include "device.hpp"
 #include "intrusive.hpp"
+#include "landings.hpp"
 #include "policy.hpp"
 #include "request.hpp"
 #include "task.hpp"
@@ -21,12 +22,12 @@ namespace reef {
 class RealTime {
 public:
     RealTime(Device& device, const Policy& policy, Completions& completions)
-        : device_(device), policy_(policy), completions_(completions), padding_(policy.pads()) {}
+        : device_(device), policy_(policy), completions_(completions), padding_(policy.pads()), landings_(device) {}
     void begin();
 
     void submit(Request& request) { waiting_.push(request); }
     // Whether a started request can still be cancelled: it gave way to another.
-    bool paused(const Request& request) const { return &request != running_; }
+    bool paused(const Request& request) const { return &request != running_ && !Landings::contains(request); }
     // Now, or when its windows have retired.
     void end(Request& request, int32_t status, uint64_t now_ns);
     void expire(uint64_t now_ns);
@@ -37,8 +38,9 @@ public:
     bool progress(uint64_t now_ns);
 
     bool empty() const { return running_ == nullptr && waiting_.empty(); }
-    bool running() const { return running_ != nullptr; }
+    bool running() const { return running_ != nullptr || landing(); }
     bool in_flight() const { return count_ != 0; }
+    bool landing() const { return !landings_.empty(); }
     // Whether models leave the compute units of their padding plans aside, from the next launch on.
     void set_padding(bool padding) { padding_ = padding && policy_.pads(); }
     // Compute units that the model which runs, or is next, leaves to best-effort work now.
@@ -71,6 +73,7 @@ private:
     void pause();
     void launch_windows();
     void retired(const Flight& flight, uint64_t now_ns);
+    void done(Request& request, uint64_t now_ns);
     void finish(Request& request, int32_t status, uint64_t now_ns);
     Flight& at(uint32_t i) { return flights_[(head_ + i) % kFlights]; }
     const Flight& at(uint32_t i) const { return flights_[(head_ + i) % kFlights]; }
@@ -81,6 +84,7 @@ private:
     bool padding_;
 
     Heap<Request, &Request::order_node, Order> waiting_;  // new ones, and those that gave way
+    Landings landings_;
     Request* running_ = nullptr;
 
     uint32_t epoch_ = kFirstEpoch;

@@ -62,7 +62,7 @@ struct Request {
 
     Link<Request> session_link;       // Session::unstarted
     Link<Request> queue_link;         // Scheduler's retries, TaskModel::waiting, TaskModel::paused or Task::started
-    Link<Request> drop_link;          // best effort: ends once its inputs are not read any more
+    Link<Request> landing_link;       // Landings
     HeapNode<Request> order_node;     // real time: the order of execution
     HeapNode<Request> deadline_node;  // best effort: the next deadline
 };

@@ -39,6 +39,9 @@ RunReport Runner::run(Context& context, uint32_t kernels, const Binding& binding
     }
     if (device_.kernels_done(context) < kernels)
         window(context, binding, kernels, false);
+    while (!device_.deliver(context)) {
+        device_.poll(false);
+    }
     report_.end_ns = device_.now_ns();
     return report_;
 }

@@ -93,7 +93,7 @@ void Scheduler::dispatch(uint64_t now_ns) {
     if (!best_effort_.empty()) {
         best_effort_.launch(grant(), retrying(), now_ns);
     }
-    device_.poll(grant().units == 0);
+    device_.poll(allowed().units == 0);
 }
 
 // The next retry begins when the device is empty.
@@ -129,11 +129,14 @@ void Scheduler::set_step(Step step) {
     }
 }
 
-Grant Scheduler::grant() const {
+// While best effort is suspended, what was launched before still gets its tensors.
+Grant Scheduler::grant() const { return step_ == Step::suspended ? kNothing : allowed(); }
+
+Grant Scheduler::allowed() const {
     const Grant granted = policy_.best_effort(*this);
     const bool beside = granted.units < device_.info().compute_units;
-    const bool apart = step_ == Step::no_padding || retrying();
-    return step_ == Step::suspended || (apart && beside) ? kNothing : granted;
+    const bool apart = step_ >= Step::no_padding || retrying();
+    return apart && beside ? kNothing : granted;
 }
 
 // What best-effort work has to leave is invalidated first: its blocks leave while the real-time model is launched.

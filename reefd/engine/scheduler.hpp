@@ -36,6 +36,8 @@ public:
     bool progress(uint64_t now_ns);
     // Expires, preempts and launches.
     void dispatch(uint64_t now_ns);
+    // Launches nothing any more: only tensors that are on their way go on.
+    void drain() { device_.poll(false); }
     // What best-effort work loses for latencies that are broken (ladder.hpp).
     void set_step(Step step);
     // Invalidates everything that was launched on the best-effort queues.
@@ -45,9 +47,13 @@ public:
     bool real_time_pending() const { return real_time_queued() || !announcements_.empty(); }
     bool real_time_running() const { return real_time_.running(); }
     bool best_effort_in_flight() const { return best_effort_.in_flight(); }
-    bool in_flight() const { return best_effort_.in_flight() || real_time_.in_flight() || best_effort_.reading(); }
-    // Inputs of best-effort requests are on their way to the device: a turn is due soon.
-    bool fetching() const { return device_.fetching() || best_effort_.reading(); }
+    bool landing() const { return best_effort_.landing() || real_time_.landing(); }
+    // The device works for a request, or reads or writes its memory.
+    bool in_flight() const {
+        return best_effort_.in_flight() || real_time_.in_flight() || landing() || device_.copying();
+    }
+    // Tensors of requests are on their way to the device or from it: a turn is due soon.
+    bool transferring() const { return device_.transferring() || device_.copying() || landing(); }
     // Compute units beside the real-time model that runs or is next; 0 while none is but one was announced.
     uint32_t split() const { return real_time_queued() ? real_time_.split() : 0; }
     // The next moment at which dispatch() has something to do without a retirement; UINT64_MAX: none.
@@ -64,6 +70,7 @@ private:
     bool retrying() const;
     void launch_real_time(uint64_t now_ns);
     Grant grant() const;
+    Grant allowed() const;
 
     Device& device_;
     const Policy& policy_;

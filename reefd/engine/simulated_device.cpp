@@ -31,9 +31,13 @@ public:
             const uint64_t block_ns = std::max<uint64_t>(1, integer("block_ns", 10'000));
             costs.push_back({static_cast<uint32_t>(blocks), block_ns, integer("check_ns", 0)});
             facts_.blocks.push_back(static_cast<uint32_t>(blocks));
+            fetch_pieces = costs.size() == 1 ? static_cast<uint32_t>(integer("fetch_pieces", 0)) : fetch_pieces;
+            deliver_pieces = static_cast<uint32_t>(integer("deliver_pieces", 0));
         }
     }
     std::vector<Cost> costs;
+    uint32_t fetch_pieces = 0;
+    uint32_t deliver_pieces = 0;
 };
 
 struct SimulatedContext final : Context {
@@ -42,11 +46,17 @@ struct SimulatedContext final : Context {
             done.emplace_back(cost.blocks);
         }
         left.resize(done.size());
+        inputs.model = outputs.model = &model->facts().name;
+        inputs.pieces = model->fetch_pieces;
+        outputs.pieces = model->deliver_pieces;
     }
     std::shared_ptr<SimulatedModel> model;
     std::vector<std::vector<bool>> done;  // the block bits
     std::vector<uint32_t> left;           // blocks of each kernel that are not done
     uint32_t kernels_done = 0;
+    SimulatedTransfer inputs, outputs;
+    bool bound = false;
+    bool delivered = false;  // with a plain window of the real-time queue
 };
 
 SimulatedContext& of(Context* context) { return *static_cast<SimulatedContext*>(context); }
@@ -96,6 +106,10 @@ void SimulatedDevice::launch(QueueId id, const Window& window) {
         queue.block = 0;
     }
     queue.windows[(queue.head + queue.count++) % kDepth] = window;
+    SimulatedContext& context = of(window.context);
+    context.bound = true;
+    context.delivered |= id == kRealTimeQueue && !window.preemptible;
+    context.outputs.urgent = id == kRealTimeQueue;
     record(TraceRecord::What::launch, id, window, window.first, window.last);
     start_blocks();
 }
@@ -134,6 +148,47 @@ void SimulatedDevice::clear_record(Context& cleared) {
         std::fill(context.done[k].begin(), context.done[k].end(), false);
     }
     context.kernels_done = 0;
+    for (SimulatedTransfer* transfer : {&context.inputs, &context.outputs}) {
+        transfer->issued = transfer->landed = 0;
+        transfer->urgent = false;
+    }
+    context.bound = context.delivered = false;
+}
+
+bool SimulatedDevice::fetch(Context& fetched, const Binding&) {
+    SimulatedContext& context = of(&fetched);
+    if (!context.bound && context.inputs.pieces != 0) {
+        inputs_.begin(context.inputs);
+    }
+    context.bound = true;
+    return !context.inputs.open || inputs_.there(context.inputs);
+}
+
+bool SimulatedDevice::deliver(Context& delivered) {
+    SimulatedContext& context = of(&delivered);
+    if (!context.delivered && context.outputs.issued == 0 && !context.outputs.open && context.outputs.pieces != 0) {
+        outputs_.begin(context.outputs);
+    }
+    return !context.outputs.open || outputs_.there(context.outputs);
+}
+
+bool SimulatedDevice::drop(Context& dropped) {
+    SimulatedContext& context = of(&dropped);
+    const bool inputs = inputs_.drop(context.inputs), outputs = outputs_.drop(context.outputs);
+    return inputs && outputs;
+}
+
+void SimulatedDevice::poll(bool hold) {
+    held_ = hold;
+    auto issuing = [this](TraceRecord::What what) {
+        return [this, what](const SimulatedTransfer& transfer) {
+            trace_.push_back({now_ns_, what, kRealTimeQueue, *transfer.model, transfer.issued, 0});
+        };
+    };
+    if (!hold) {
+        inputs_.poll(false, now_ns_, issuing(TraceRecord::What::fetch));
+    }
+    outputs_.poll(hold, now_ns_, issuing(TraceRecord::What::deliver));
 }
 
 // Takes windows that are over, finished or stale, off the head of the queue.
@@ -259,12 +314,14 @@ uint64_t SimulatedDevice::next_event_ns() const {
             next = std::min(next, unit.end_ns);
         }
     }
-    return next;
+    return std::min({next, inputs_.next_ns(), outputs_.next_ns()});
 }
 
 void SimulatedDevice::advance_to(uint64_t time_ns) {
     while (next_event_ns() <= time_ns) {
         now_ns_ = next_event_ns();
+        inputs_.land(now_ns_);
+        outputs_.land(now_ns_);
         finish_blocks();
         start_blocks();
     }

@@ -4,7 +4,8 @@
 //
 // A kernel's attributes are its cost model: `blocks` (default 1), `block_ns` (default 10,000) for each, and `check_ns`,
 // the time between check points of a preemptible block (0: none, it finishes once started). Each compute unit runs one
-// block. A free unit takes a block of the real-time queue if there is one, else of the best-effort queues in turn. The engine
+// block. `fetch_pieces` of the first kernel and `deliver_pieces` of the last (default 0) make inputs and outputs of
+// best-effort requests take their time. A free unit takes a block of the real-time queue if there is one, else of the best-effort queues in turn. The engine
 // has a queue for each unit, at least four for best effort.
 #pragma once
 #include <array>
@@ -14,17 +15,18 @@
 #include <vector>
 
 #include "device.hpp"
+#include "simulated_transfers.hpp"
 
 namespace reef {
 
 struct TraceRecord {
-    enum class What : uint8_t { launch, block, abandon, retire, expect };
+    enum class What : uint8_t { launch, block, abandon, retire, expect, fetch, deliver };
     uint64_t time_ns;
     What what;
     QueueId queue;
     std::string model;
-    uint32_t kernel;  // launch, retire: the window's first; expect: 0
-    uint32_t block;   // launch, retire: the window's last; expect: for how long, in microseconds
+    uint32_t kernel;  // launch, retire: the window's first; expect: 0; fetch, deliver: the piece that begins
+    uint32_t block;   // launch, retire: the window's last; expect: for how long, in microseconds; fetch, deliver: 0
 };
 
 class SimulatedDevice final : public Device {
@@ -40,13 +42,19 @@ public:
     void write_epoch(QueueId queue, uint32_t epoch) override;
     uint32_t retired(QueueId queue) const override;
     uint32_t kernels_done(const Context& context) const override;
+    bool fetch(Context& context, const Binding& binding) override;
+    bool deliver(Context& context) override;
+    bool drop(Context& context) override;
+    bool transferring() const override { return (inputs_.open() || outputs_.open()) && !held_; }
+    bool copying() const override { return inputs_.in_flight() || outputs_.in_flight(); }
+    void poll(bool hold) override;
     void clear_record(Context& context) override;
     int event_fd() const override { return -1; }
     bool arm() override { return true; }
     uint64_t now_ns() const override { return now_ns_; }
     void expect(Context* context, uint64_t until_ns) override;
 
-    // When the next block ends or leaves; UINT64_MAX: nothing runs.
+    // When the next block ends or leaves, or the next piece lands; UINT64_MAX: nothing runs.
     uint64_t next_event_ns() const;
     void advance_to(uint64_t time_ns);
     std::vector<TraceRecord> take_trace();
@@ -90,6 +98,9 @@ private:
     std::vector<Queue> queues_;
     std::vector<Unit> units_;
     QueueId turn_ = 1;
+    SimulatedTransfers inputs_;
+    SimulatedTransfers outputs_;
+    bool held_ = false;
     std::vector<TraceRecord> trace_;
 };
 

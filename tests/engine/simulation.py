@@ -26,13 +26,15 @@ class Simulation:
         self._now_us = 0.0
         self._start_ns = 1_000_000_000
 
-    def model(self, name: str, *kernels: tuple[int, float, float]) -> _engine.Model:
-        """Each kernel is (blocks, microseconds a block, microseconds between check points)."""
+    def model(self, name: str, *kernels: tuple[int, float, float], fetch: int = 0, deliver: int = 0) -> _engine.Model:
+        """Each kernel is (blocks, microseconds a block, microseconds between check points). Best-effort inputs and
+        outputs take so many pieces of 10 us."""
         spec = _engine.ModelSpec(name, 0)
         x = spec.add_storage("x", "input", "uint8", [8])
         y = spec.add_storage("y", "output", "uint8", [8])
         for i, (blocks, block_us, check_us) in enumerate(kernels):
             cost = {"blocks": blocks, "block_ns": round(block_us * US), "check_ns": round(check_us * US)}
+            cost |= {"fetch_pieces": fetch, "deliver_pieces": deliver}
             spec.add_kernel(f"k{i}", "simulated", [x, y], ["read", "write"], cost)
         spec.set_inputs([x])
         spec.set_outputs([y])
@@ -47,9 +49,18 @@ class Simulation:
     def session(self, task: int) -> Client:
         return open_session(self.engine, task, next(self._sessions))
 
-    def client(self, name: str, task_class: str, *kernels: tuple[int, float, float], **options: Any) -> Client:
+    def client(
+        self,
+        name: str,
+        task_class: str,
+        *kernels: tuple[int, float, float],
+        fetch: int = 0,
+        deliver: int = 0,
+        **options: Any,
+    ) -> Client:
         """A task of its own with one model of the same name, and a session on it."""
-        return self.session(self.task(name, task_class, self.model(name, *kernels), **options))
+        model = self.model(name, *kernels, fetch=fetch, deliver=deliver)
+        return self.session(self.task(name, task_class, model, **options))
 
     def until(self, us: float) -> None:
         """Lets time pass up to this moment."""

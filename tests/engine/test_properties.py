@@ -35,12 +35,21 @@ class TaskPlan:
     weight: int
     preemptible: bool
     split: int  # 0: no plan
+    fetch: int = 0  # pieces of 10 us that best-effort inputs and outputs take
+    deliver: int = 0
 
 
 tasks = st.lists(
     st.builds(
         TaskPlan, st.booleans(), kernels, st.integers(0, 2), st.sampled_from([50, 100, 300]), st.booleans(),
         st.integers(0, UNITS - 1),
+    ),
+    min_size=1, max_size=5,
+)  # fmt: skip
+moving = st.lists(
+    st.builds(
+        TaskPlan, st.booleans(), kernels, st.integers(0, 2), st.sampled_from([50, 100, 300]), st.booleans(),
+        st.integers(0, UNITS - 1), st.sampled_from([0, 1, 3, 30]), st.sampled_from([0, 1, 3, 30]),
     ),
     min_size=1, max_size=5,
 )  # fmt: skip
@@ -74,6 +83,7 @@ class Run:
                 if padded and plan.split:
                     options["profiles"] = [_engine.Profile(padding=[(len(plan.kernels), plan.split)])]
             task_class = "rt" if plan.real_time else "be"
+            options |= {"fetch": plan.fetch, "deliver": plan.deliver}
             self.clients.append(self.sim.client(name, task_class, *plan.kernels, slots=SLOTS, **options))
         self.submitted: dict[tuple[int, int, int], float] = {}  # task, slot, generation: its deadline
         self.died: set[int] = set()  # tasks
@@ -121,7 +131,7 @@ class Run:
 
 
 @fast
-@given(policies, tasks, arrivals)
+@given(policies, moving, arrivals)
 def test_every_accepted_request_completes_exactly_once_and_no_block_of_it_runs_twice(policy, plans, events):
     run = Run(policy, plans, events, padded=True)
     assert sorted(run.done) == sorted(run.submitted)
@@ -135,6 +145,34 @@ def test_every_accepted_request_completes_exactly_once_and_no_block_of_it_runs_t
                 assert finished <= ran[kernel, block] <= begun
     # The device let go of whoever died, and only of those.
     assert run.left == sorted(task + 1 for task in run.died)
+
+
+@fast
+@given(policies, moving, arrivals)
+def test_tensors_come_before_kernels_and_completion_after_tensors(policy, plans, events):
+    """A successful request has brought all of its outputs, once; two pieces are in flight at most; none of best-effort
+    requests begins while real-time work has the device; and the memory of whoever is gone is left alone."""
+    run = Run(policy, plain_real_time(plans), events, padded=False)
+    real_time = [run.sim.times(done) for (task, *_), (done,) in run.done.items() if plans[task].real_time]
+    for kind in ("fetch", "deliver"):
+        lands: list[float] = []  # when each piece does, in order
+        for time, *_ in run.sim.events(kind):
+            assert sum(other > time for other in lands) < 2
+            lands.append(max([time, *lands[-1:]]) + 10)
+            if policy != "streams":
+                assert not any(accepted < time < ended for accepted, _, ended in real_time), (kind, time)
+        for task, (name, plan) in enumerate(zip(run.names, plans, strict=True)):
+            pieces = [(time, number) for time, _, number, _ in run.sim.events(kind, name)]
+            dones = [done for (of, *_), (done,) in run.done.items() if of == task]
+            of_one = plan.fetch if kind == "fetch" else plan.deliver
+            whole = sum(number == of_one - 1 for _, number in pieces)
+            if plan.real_time:
+                assert pieces == []
+            elif of_one:
+                ran = sum(done.status == 0 for done in dones)
+                assert ran <= whole <= sum(done.start_ns != 0 for done in dones)
+                ends = sorted(run.sim.times(done)[2] for done in dones)
+                assert not pieces or pieces[-1][0] + 10 <= ends[-1] + 1e-6
 
 
 def blocks_of(run: Run) -> list[tuple[float, float, int, bool]]:
@@ -173,7 +211,7 @@ def test_real_time_never_waits_for_a_best_effort_block(policy, plans, events):
 
 def plain_real_time(plans: list[TaskPlan]) -> list[TaskPlan]:
     """Neither preemptible nor padded."""
-    return [TaskPlan(p.real_time, p.kernels, p.priority, p.weight, False, 0) for p in plans]
+    return [TaskPlan(p.real_time, p.kernels, p.priority, p.weight, False, 0, p.fetch, p.deliver) for p in plans]
 
 
 @fast

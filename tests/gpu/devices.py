@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reefd import _engine
 from reefd.gpu.compile import compile_source
 from reefd.gpu.instance import Kernel
-from reefd.gpu.program import Argument, Program, Step, area_bytes, build_program, output_step, plan_program
+from reefd.gpu.program import Argument, Program, Step, area_bytes, build_program, output_steps, plan_program
 from reefd.resource import Resource
 from reefd.resource.load import model_spec
 from reefd.resource.schema import Kernel as Scheduled
@@ -159,7 +159,7 @@ def probes(kind: str, kernels: int, blocks: int, turns: int = 4, spin: int = 200
         after = 1 if number == kernels - 1 else 3 + number % 2
         kernel = probe_kernel(number, blocks, turns, spin, deaf)
         steps.append(Step(f"probe{number}", kernel, [tensor(before), tensor(after), tensor(2)]))
-    steps.append(output_step(area_bytes(model, model.outputs)))
+    steps += output_steps(area_bytes(model, model.outputs))
     spec = model_spec(Resource(Path(), model, {}, "", {}))
     with_program(spec, Program(target(kind), steps, np.zeros(0, np.uint8), 0))
     inputs: list[Array] = [np.random.default_rng(2).random(elements, np.float32)]

@@ -2,14 +2,14 @@
 """Best-effort inputs on the copy engine: pieces, few at once, none while real-time work is near, every byte right."""
 
 import ctypes
-import time
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 
 import pytest
 
 from . import standin
 from .devices import GPUS, REAL, chain
-from .test_conformance import RT, Bench, Request, run_to_end
+from .test_conformance import RT, Bench, Request, run_to_end, until
 
 pytestmark = pytest.mark.skipif(bool(REAL), reason="a card does not say what was copied when: unset REEF_TEST_GPU")
 ELEMENTS = 150_528  # 602,112 bytes, whole pages: two pieces and a part of one
@@ -19,10 +19,10 @@ REGISTERED_PIECE, STAGED_PIECE = 256 << 10, 64 << 10
 
 
 class Copies:
-    """What the stand-in was asked to copy from the host."""
+    """What the stand-in was asked to copy from the host, or to it."""
 
-    def __init__(self, kind: str) -> None:
-        self._take = standin.load(kind).reef_standin_copies
+    def __init__(self, kind: str, *, to_host: bool = False) -> None:
+        self._take = functools.partial(standin.load(kind).reef_standin_copies, to_host)
         self.take(wait=False)
 
     def take(self, *, wait: bool) -> list[int]:
@@ -51,14 +51,6 @@ def piece_of(request: Request) -> int:
     return REGISTERED_PIECE if request.local.registered else STAGED_PIECE
 
 
-def until(what: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        meanwhile()
-        time.sleep(1e-4)
-
-
 @pytest.mark.parametrize("registered", [True, False])
 def test_a_real_time_input_waits_behind_two_pieces_at_most(bench: Bench, copies: Copies, registered: bool) -> None:
     requests = [bench.request(registered=registered) for _ in range(4)]
@@ -73,7 +65,7 @@ def test_a_real_time_input_waits_behind_two_pieces_at_most(bench: Bench, copies:
     for _ in range(5):
         bench.device.poll()
     assert copies.take(wait=True) == [piece] * IN_FLIGHT + [BYTES]
-    assert bench.device.reading
+    assert bench.device.copying
     copies.take(wait=False)
     real_time.wait()
     assert real_time.result() == bench.expected
@@ -84,7 +76,7 @@ def test_a_real_time_input_waits_behind_two_pieces_at_most(bench: Bench, copies:
         run_to_end(bench, request, min(queue, bench.device.info["queues"] - 1))
         assert request.result() == bench.expected
     assert copies.take(wait=False) == []  # nothing goes twice, nor with the window
-    assert not bench.device.reading
+    assert not bench.device.copying
 
 
 def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
@@ -100,24 +92,43 @@ def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
 
 def test_dropped_in_the_middle(bench: Bench, copies: Copies) -> None:
     """Its memory is free only when the pieces in flight have landed; the others go on, and its context serves again."""
-    first, second = bench.request(), bench.request()
+    first, second, third = bench.request(), bench.request(), bench.request()
     copies.take(wait=True)
-    assert not first.local.fetch() and not second.local.fetch()
+    assert not any(request.local.fetch() for request in (first, second, third))
     bench.device.poll()
     assert not first.local.drop()
-    assert second.local.drop()  # none of its pieces was begun
-    second.begin()
-    assert not second.local.fetch()
+    assert third.local.drop()  # none of its pieces was begun
+    third.begin()
+    assert not third.local.fetch()
     bench.device.poll()
     assert copies.take(wait=False) == [piece_of(first)] * IN_FLIGHT
     until(first.local.drop)
-    until(second.local.fetch, bench.device.poll)
-    run_to_end(bench, second, 1)
-    assert second.result() == bench.expected
+    for request in (third, second):
+        until(request.local.fetch, bench.device.poll)
+        run_to_end(bench, request, 1)
+        assert request.result() == bench.expected
     first.begin()
     until(first.local.fetch, bench.device.poll)
     run_to_end(bench, first, 2)
     assert first.result() == bench.expected
+
+
+def test_a_small_input_does_not_wait_for_a_large_one(bench: Bench, copies: Copies) -> None:
+    """Requests take turns, piece by piece: what came last is there after one piece of each other."""
+    large = [bench.request() for _ in range(3)]
+    elements = 8192  # 32 KiB: one piece
+    model = bench.device.load(chain(kind_of(bench), 3, elements).spec)
+    small = Request(bench.device, chain(kind_of(bench), 3, elements), model)
+    small.begin()
+    for request in (*large, small):
+        assert not request.local.fetch()
+    until(small.local.fetch, bench.device.poll)
+    sizes = copies.take(wait=False)
+    assert sizes[:4] == [piece_of(large[0])] * 3 + [4 * elements]
+    for request in large:
+        until(request.local.fetch, bench.device.poll)
+        run_to_end(bench, request, 1)
+        assert request.result() == bench.expected
 
 
 def test_preempted_after_its_inputs_came(bench: Bench, copies: Copies) -> None:

@@ -42,11 +42,14 @@ std::mutex guard;
 std::map<void*, size_t> device_memory, host_memory, registered;
 std::atomic<int> sticky{0};
 std::atomic<uint64_t> launches{0};
-// Copies from the host that were queued, in order, and whether they wait.
-std::mutex copies_guard;
-std::condition_variable copies_changed;
-std::vector<size_t> copies;
-bool copies_wait = false;
+// Copies in one direction that were queued, in order, and whether they wait.
+struct Copies {
+    std::mutex guard;
+    std::condition_variable changed;
+    std::vector<size_t> queued;
+    bool wait = false;
+};
+Copies copies[2];                            // from the host, to it
 std::atomic<uint64_t> grids_on[kUnits + 1];  // by the number of units that their stream has
 thread_local bool current = false;
 
@@ -176,6 +179,18 @@ int allocate(std::map<void*, size_t>& pool, void** pointer, size_t bytes, unsign
     return 0;
 }
 
+int copy(Copies& direction, void* to, const void* from, size_t bytes, Stream* stream) {
+    std::lock_guard lock(direction.guard);
+    direction.queued.push_back(bytes);
+    return stream->add([=, &direction] {
+        {
+            std::unique_lock wait(direction.guard);
+            direction.changed.wait(wait, [&] { return !direction.wait; });
+        }
+        std::memcpy(to, from, bytes);
+    });
+}
+
 int release(std::map<void*, size_t>& pool, void* pointer) {
     std::lock_guard lock(guard);
     if (pool.erase(pointer) == 0)
@@ -262,15 +277,12 @@ int UPLOAD(void* to, const void* from, size_t bytes) {
 int UPLOAD_ASYNC(void* to, const void* from, size_t bytes, Stream* stream) {
     if (const int status = usable())
         return status;
-    std::lock_guard lock(copies_guard);
-    copies.push_back(bytes);
-    return stream->add([=] {
-        {
-            std::unique_lock wait(copies_guard);
-            copies_changed.wait(wait, [] { return !copies_wait; });
-        }
-        std::memcpy(to, from, bytes);
-    });
+    return copy(copies[0], to, from, bytes, stream);
+}
+int DOWNLOAD_ASYNC(void* to, const void* from, size_t bytes, Stream* stream) {
+    if (const int status = usable())
+        return status;
+    return copy(copies[1], to, from, bytes, stream);
 }
 int NAME(MemsetD8Async)(void* to, unsigned char byte, size_t bytes, Stream* stream) {
     if (const int status = usable())
@@ -399,14 +411,15 @@ int NAME(StreamWaitEvent)(Stream* stream, Event* event, unsigned) {
 void reef_standin_fault() { sticky = kFault; }
 // How many grids ran on that many compute units: for tests.
 uint64_t reef_standin_grids_on(unsigned units) { return grids_on[units]; }
-// The bytes of the copies from the host queued since the last call, in order; how many. Later ones wait or go on.
-unsigned reef_standin_copies(size_t* bytes, unsigned room, bool wait) {
-    std::lock_guard lock(copies_guard);
-    const auto count = static_cast<unsigned>(copies.size());
-    std::copy_n(copies.begin(), std::min(room, count), bytes);
-    copies.clear();
-    copies_wait = wait;
-    copies_changed.notify_all();
+// The bytes of the copies from the host, or to it, queued since the last call, in order; how many. Later ones wait or go on.
+unsigned reef_standin_copies(bool to_host, size_t* bytes, unsigned room, bool wait) {
+    Copies& direction = copies[to_host];
+    std::lock_guard lock(direction.guard);
+    const auto count = static_cast<unsigned>(direction.queued.size());
+    std::copy_n(direction.queued.begin(), std::min(room, count), bytes);
+    direction.queued.clear();
+    direction.wait = wait;
+    direction.changed.notify_all();
     return count;
 }
 

@@ -13,6 +13,7 @@
 #define HOST_ADDRESS cuMemHostGetDevicePointer_v2
 #define UPLOAD cuMemcpyHtoD_v2
 #define UPLOAD_ASYNC cuMemcpyHtoDAsync_v2
+#define DOWNLOAD_ASYNC cuMemcpyDtoHAsync_v2
 #define PRIORITIES cuCtxGetStreamPriorityRange
 #define STREAM_DESTROY cuStreamDestroy_v2
 #define STREAM_BEGIN_CAPTURE cuStreamBeginCapture_v2
@@ -33,6 +34,7 @@
 #define HOST_ADDRESS hipHostGetDevicePointer
 #define UPLOAD hipMemcpyHtoD
 #define UPLOAD_ASYNC hipMemcpyHtoDAsync
+#define DOWNLOAD_ASYNC hipMemcpyDtoHAsync
 #define PRIORITIES hipDeviceGetStreamPriorityRange
 #define STREAM_DESTROY hipStreamDestroy
 #define STREAM_BEGIN_CAPTURE hipStreamBeginCapture
