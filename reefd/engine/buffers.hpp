@@ -46,6 +46,10 @@ public:
         output_area = allocate(facts.output_bytes);
         for (size_t i = 0; i < inputs_.size(); i++)
             std::memcpy(input_area.get() + facts.inputs[i].offset, inputs_[i]->bytes().data(), facts.inputs[i].bytes);
+        // What nobody writes stays what the caller put there, and not what a run before left in this memory.
+        for (size_t i = 0; i < outputs_.size(); i++)
+            std::memcpy(output_area.get() + facts.outputs[i].offset, outputs_[i]->bytes().data(),
+                        facts.outputs[i].bytes);
     }
     void copy_out() const {
         for (size_t i = 0; i < outputs_.size(); i++)

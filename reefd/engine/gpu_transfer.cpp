@@ -63,7 +63,10 @@ void GpuTransfers::collect() {
 
 int GpuTransfers::poll(bool urgent_only) {
     int status = 0;
-    while (status == 0 && !waiting_.empty() && (waiting_.front()->urgent || !urgent_only)) {
+    // As many and no more, however fast they land: this is one turn of a thread that real-time requests wait for.
+    for (uint32_t i = 0; i < kInFlight && status == 0 && !waiting_.empty(); i++) {
+        if (urgent_only && !waiting_.front()->urgent)
+            break;
         collect();
         if (issued_ - collected_ == kInFlight)
             break;

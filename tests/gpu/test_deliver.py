@@ -92,6 +92,24 @@ def test_not_complete_before_the_last_piece_landed(bench: Bench, copies: Copies)
     assert seen(request) == bench.expected
 
 
+def test_a_turn_is_short(bench: Bench, copies: Copies) -> None:
+    """However fast pieces land, poll() issues as many as may be in flight, and returns."""
+    inputs = Copies(kind_of(bench))
+    for _ in range(20):
+        request = bench.request(registered=False)
+        assert not request.local.fetch()
+        bench.device.poll()
+        assert len(inputs.take(wait=False)) <= IN_FLIGHT
+        until(request.local.fetch, bench.device.poll)
+        run_to_end(bench, request, 1)
+        assert not request.local.deliver()
+        bench.device.poll()
+        assert len(copies.take(wait=False)) <= IN_FLIGHT
+        until(request.local.deliver, bench.device.poll)
+        inputs.take(wait=False)
+        copies.take(wait=False)
+
+
 def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
     request = finished(bench, 1)
     assert not request.local.deliver()
