@@ -135,8 +135,8 @@ def payload_damaged(task: str, model: str, raw: Any) -> PayloadDamaged:
     blame = " while it is in flight" if inputs else ""
     return PayloadDamaged(
         raw.status,
-        f"{task}, slot {raw.slot}, model {model}: the {what} (their CRC-32C is wrong); fill the inputs and infer again."
-        f" If it comes back: something writes into the slot's tensors{blame}, or the machine's memory fails (dmesg, EDAC)",
+        f"{task}, slot {raw.slot}, model {model}: the {what} (by their CRC-32C); fill the inputs and infer again. "
+        f"If it comes back: something writes into the slot's tensors{blame}, or the memory fails (dmesg, EDAC)",
     )
 
 

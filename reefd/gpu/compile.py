@@ -2,6 +2,7 @@
 """Compiles kernel source without a GPU: NVRTC for NVIDIA, clang or hiprtc for AMD, g++ for the host."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 import tempfile
@@ -161,7 +162,10 @@ def _run(command: list[str], source: str, suffix: str, target: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="reef-compile-") as folder:
         text, out = Path(folder, f"kernels{suffix}"), Path(folder, "kernels.o")
         text.write_text(source)
-        done = subprocess.run([*command, str(text), "-o", str(out)], capture_output=True, text=True, check=False)
+        # clang leaves an empty folder among its temporary files.
+        own = os.environ | {"TMPDIR": folder}
+        command = [*command, str(text), "-o", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, env=own, check=False)
         if done.returncode:
             raise CompileError(f"{Path(command[0]).name}, {target}: exit code {done.returncode}\n{done.stderr}")
         return out.read_bytes()
