@@ -30,6 +30,8 @@ MESSAGE_IDS = {
     "reload-refused": "36824e2362fd4a9d983ada4d059232d4",
     "refused": "aea3e7d5943d42d8b423a6fdd9ea70f5",
     "quarantine": "3ee635ef62b04a988f20db1d8cd7312e",
+    "planted": "d99f8e75f58048f9ba2262ffa27855f3",
+    "dropped": "9028757c7e7b4ce8aee00a6e872ef9db",
     "damaged": "17f6b7dd90e8465180a9d66901b0c253",
     "flooding": "5ff40f53c984452887b43e4959f905e9",
     "rejected": "d1e5c09ec86a47e49d8648e8fd3e9791",

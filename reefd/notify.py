@@ -57,7 +57,7 @@ def patience(limit: float) -> Iterator[None]:
 
 
 def hold_back(exit_code: int) -> None:
-    """After a start that failed: systemd tries again at once, and gives up after 20 times a minute (reefd.service)."""
+    """After a start that failed: systemd tries again at once, however often (reefd.service)."""
     if not os.environ.get("NOTIFY_SOCKET"):
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):

@@ -202,16 +202,16 @@ static inline void stash(struct reef_session *s, const struct reef_cqe *cqe) {
     slot->state = slot->dropped && cqe->status == -ECANCELED ? SLOT_FREE : SLOT_LANDED;
     slot->dropped = false;
     s->flying--;
-    s->stash[s->stash_tail++ & s->mask] = (struct reef_completion){.user_data = cqe->user_data,
-                                                                   .slot = cqe->slot,
-                                                                   .generation = cqe->generation,
-                                                                   .status = flags & REEF_DAMAGED_OUTPUTS ? -EILSEQ
-                                                                                                          : cqe->status,
-                                                                   .flags = flags,
-                                                                   .preemptions = cqe->preemptions,
-                                                                   .accept_ns = cqe->accept_ns,
-                                                                   .start_ns = cqe->start_ns,
-                                                                   .end_ns = cqe->end_ns};
+    s->stash[s->stash_tail++ & s->mask] =
+        (struct reef_completion){.user_data = cqe->user_data,
+                                 .slot = cqe->slot,
+                                 .generation = cqe->generation,
+                                 .status = flags & REEF_DAMAGED_OUTPUTS ? -EILSEQ : cqe->status,
+                                 .flags = flags,
+                                 .preemptions = cqe->preemptions,
+                                 .accept_ns = cqe->accept_ns,
+                                 .start_ns = cqe->start_ns,
+                                 .end_ns = cqe->end_ns};
 }
 
 int pull(struct reef_session *s) {

@@ -90,7 +90,7 @@ def test_what_takes_long_asks_for_more_time_until_it_is_over(manager, monkeypatc
 
 @pytest.mark.parametrize("broken", ["configuration", "manifests"])
 def test_a_start_that_fails_holds_the_manager_back(manager, directory, broken):
-    """systemd tries again at once, and only so often: the daemon waits before it ends, unless it is asked to end."""
+    """systemd tries again at once: the daemon waits before it ends, unless it is asked to end."""
     file = directory / "reefd.yaml"
     file.write_text("workers: many\n" if broken == "configuration" else f"manifest_dir: {directory}/nowhere\n")
     places = ("--runtime-dir", directory / "other", "--instance", f"test-{os.getpid()}-broken")

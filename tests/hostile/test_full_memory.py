@@ -66,9 +66,7 @@ def memory() -> Iterator[Memory]:
 @pytest.fixture
 def daemon(memory: Memory, tmp_path: Path) -> Iterator[Reefd]:
     manifests = {**MANIFESTS, "iris.yaml": IRIS}
-    daemon = Reefd(
-        tmp_path, manifests, options=("--log-level", "info"), launcher=memory.launcher, memory=memory.path
-    )
+    daemon = Reefd(tmp_path, manifests, options=("--log-level", "info"), launcher=memory.launcher, memory=memory.path)
     try:
         yield daemon
         assert "internal:" not in daemon.log(), daemon.log()[-2000:]

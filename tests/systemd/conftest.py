@@ -47,7 +47,7 @@ def machine(bare: Machine) -> Machine:
     library = bare.path("/usr/lib/reefd/faults.so")
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", faults, "-o", library, "-ldl"], check=True)
     bare.path("/etc/systemd/system/reefd.service.d").mkdir(parents=True)
-    drop_in = "[Service]\nEnvironment=LD_PRELOAD=/usr/lib/reefd/faults.so\n[Unit]\nStartLimitIntervalSec=0\n"
+    drop_in = "[Service]\nEnvironment=LD_PRELOAD=/usr/lib/reefd/faults.so\n"
     bare.path("/etc/systemd/system/reefd.service.d/test.conf").write_text(drop_in)
     bare.systemctl("daemon-reload")
     bare.systemctl("restart", "reefd")

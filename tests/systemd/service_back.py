@@ -30,15 +30,11 @@ SOCKET = "/run/reefd/reef.sock"
 
 
 def prepare(machine: Machine) -> None:
-    """The package, the two tasks of the benchmark, and no end to restarts."""
+    """The package, and the two tasks of the benchmark."""
     machine.run("dpkg", "-i", package(), check=True)
     shutil.copytree(ROOT / "build/resource", machine.path("/usr/share/reefd/resource"), dirs_exist_ok=True)
     for name, text in death.MANIFESTS.items():
         machine.path(f"/etc/reefd/tasks.d/{name}").write_text(text)
-    machine.path("/etc/systemd/system/reefd.service.d").mkdir(parents=True)
-    drop_in = machine.path("/etc/systemd/system/reefd.service.d/bench.conf")
-    drop_in.write_text("[Unit]\nStartLimitIntervalSec=0\n")
-    machine.systemctl("daemon-reload")
     machine.systemctl("restart", "reefd")
 
 

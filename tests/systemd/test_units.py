@@ -52,6 +52,13 @@ def test_the_catalog_compiles(tmp_path):
     assert (tmp_path / "var/lib/systemd/catalog/database").exists()
 
 
+def test_every_alarm_of_the_operators_page_has_an_id():
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|.*\|$", page.partition("## Alarms")[2].partition("###")[0], re.MULTILINE)
+    alarms = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert len(alarms) > 10 and alarms <= set(journal.MESSAGE_IDS)
+
+
 def test_the_events_with_an_id_are_those_that_the_daemon_logs():
     sources = "".join(path.read_text() for path in (SYSTEMD.parent / "reefd").glob("*.py"))
     engine = (SYSTEMD.parent / "reefd/engine/events.cpp").read_text()
