@@ -147,7 +147,7 @@ def pack_depthwise_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.gen
 
 def transfer_kernel(nbytes: int) -> Kernel:
     """All outputs of a request into the client's memory. args: the word that holds their address, the buffer."""
-    chunks = ceil_div(nbytes, 16)
-    each = 4
+    chunks, each = ceil_div(nbytes, 16), 4
     constants: dict[str, Value] = {"CHUNKS": chunks, "EACH": each}
-    return Kernel("Transfer", "transfer.cuh", constants, ceil_div(chunks, _THREADS * each), _THREADS, 1, HEADER_BYTES)
+    blocks = ceil_div(chunks, _THREADS * each)
+    return Kernel("Transfer", "transfer.cuh", constants, blocks, _THREADS, 1, HEADER_BYTES + 8)

@@ -10,7 +10,7 @@ from reefd.gpu.dtypes import ACTIVATIONS
 from reefd.gpu.elementwise import binary_kernel, unary_kernel
 from reefd.gpu.moves import copy_kernel
 from reefd.gpu.shapes import dense_strides
-from reefd.gpu.simple import depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel
+from reefd.gpu.simple import depthwise_kernel, gemv_kernel, pack_depthwise_weights, pool_kernel, transfer_kernel
 from reefd.gpu.source import headers_dir
 
 from .checks import relative_error, run_all, seeded
@@ -70,6 +70,16 @@ def test_gemv(m: int, depth: int, o: int, dtype: str) -> None:
     k = gemv_kernel(m, depth, o, dtype=dtype, y_dtype="float32", bias=True, activation="relu")
     run_all([k], [[x, pack_conv_weights(w[:, :, None, None], dtype), bias, None, None, y]], [y])
     assert relative_error(y, np.maximum(x.astype(np.float64) @ w.T + bias, 0)) < 2e-6
+
+
+@pytest.mark.parametrize("nbytes", [16, 4000, 8 << 10, (16 << 10) + 16])
+def test_transfer(nbytes: int) -> None:
+    """A part of one block, a whole one, and a little of a third; nothing behind the end is written."""
+    outputs = np.random.default_rng(nbytes).integers(0, 256, nbytes, np.uint8)
+    given, before = np.empty(nbytes + 64, np.uint8), np.full(64, 0xFF, np.uint8)
+    run_all([transfer_kernel(nbytes)], [[np.array([given.ctypes.data], np.uint64), outputs]], [given])
+    assert given[:nbytes].tobytes() == outputs.tobytes()
+    assert given[nbytes:].tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
