@@ -21,8 +21,8 @@ struct BlockTimes {
     uint64_t copy_ns;   // a unit: the longest piece of its snapshot, saved or put back; 0: restorable
 };
 
-// Of each kernel instance: the longest of its blocks and of the pieces of its snapshot, where each block counts with the least of `rounds` runs, as far as
-// they are told apart (kBuckets). What an interrupt adds to one run is not the kernel's. The preemptible code runs, on
+// Of each kernel instance: the longest of its blocks and of the pieces of its snapshot, where each block counts with the
+// least of `rounds` runs, as far as they are told apart (kBuckets). What an interrupt adds to one run is not the kernel's. The preemptible code runs, on
 // `threads` threads at once, which share caches and memory as workers do; before each instance the caches are emptied.
 std::vector<BlockTimes> block_times(const std::shared_ptr<DeviceModel>& model, const Binding& binding, uint32_t threads,
                                     uint32_t rounds);

@@ -90,10 +90,11 @@ void Scheduler::dispatch(uint64_t now_ns) {
     best_effort_.expire(now_ns);
     retry(now_ns);
     launch_real_time(now_ns);
+    const Grant allowed_now = allowed();
     if (!best_effort_.empty()) {
-        best_effort_.launch(grant(), retrying(), now_ns);
+        best_effort_.launch(unless_suspended(allowed_now), retrying(), now_ns);
     }
-    device_.poll(allowed().units == 0);
+    device_.poll(allowed_now.units == 0);
 }
 
 // The next retry begins when the device is empty.
@@ -129,8 +130,10 @@ void Scheduler::set_step(Step step) {
     }
 }
 
+Grant Scheduler::grant() const { return unless_suspended(allowed()); }
+
 // While best effort is suspended, what was launched before still gets its tensors.
-Grant Scheduler::grant() const { return step_ == Step::suspended ? kNothing : allowed(); }
+Grant Scheduler::unless_suspended(Grant granted) const { return step_ == Step::suspended ? kNothing : granted; }
 
 Grant Scheduler::allowed() const {
     const Grant granted = policy_.best_effort(*this);

@@ -71,6 +71,7 @@ private:
     void launch_real_time(uint64_t now_ns);
     Grant grant() const;
     Grant allowed() const;
+    Grant unless_suspended(Grant granted) const;
 
     Device& device_;
     const Policy& policy_;
