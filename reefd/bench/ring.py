@@ -60,7 +60,7 @@ def _manifest(task: str, size: int) -> str:
 TASKS = {SMALL: "echo-64", LARGE: "echo-588k"}
 
 
-def _ring_client() -> Path:
+def ring_client() -> Path:
     """The C side. In an editable install it lies beside the extension modules, not beside this file."""
     for folder in bench.__path__:
         if (found := Path(folder) / "ring_client").exists():
@@ -81,7 +81,7 @@ class _Batch:
 
     def __init__(self, rounds: Mapping[str, int], cpu: int, peer_cpu: int) -> None:
         self._rounds, self._cpu, self._peer_cpu = rounds, cpu, peer_cpu
-        self._client = _ring_client()
+        self._client = ring_client()
 
     def run(self) -> dict[str, np.ndarray]:
         times: dict[str, np.ndarray] = {}

@@ -103,7 +103,7 @@ private:
     void close_doorbell(Session& session);
     Sessions* list_of(const Session& session);
     bool arm(Session& session);
-    void arm_idle(Sessions& sessions, uint64_t now_ns);
+    void arm_idle(Sessions& sessions, uint64_t now_ns, uint64_t idle_ns);
     bool arm_all(Sessions& sessions);
     void rang(Session& session, uint64_t now_ns);
     void look_for_faults(uint64_t now_ns);

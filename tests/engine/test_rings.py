@@ -117,6 +117,28 @@ def test_need_wakeup_is_set_only_while_it_sleeps(engine):
     wait_until(lambda: client.d_hot.need_wakeup == 1, what="an idle session is no longer polled")
 
 
+@pytest.mark.parametrize(("sessions", "polled"), [(1, True), (64, True), (65, False)])
+def test_real_time_sessions_that_pause_are_polled_while_they_are_few(engine, sessions, polled):
+    task = echo_task(engine)
+    clients = [open_session(engine, task, number) for number in range(1, sessions + 1)]
+    engine.set_spinning("always")
+
+    def all_polled() -> bool | None:
+        """After a pause of a tenth of a second. None: this machine made it a longer one, which says nothing."""
+        begin = time.monotonic()
+        for client in clients:
+            client.submit(0)
+        for client in clients:
+            client.wait()
+        turns = engine.snapshot()["turns"]
+        time.sleep(0.1)
+        wait_until(lambda: engine.snapshot()["turns"] > turns + 1)
+        found = all(client.d_hot.need_wakeup == 0 for client in clients)
+        return found if time.monotonic() - begin < 1.5 else None
+
+    wait_until(lambda: all_polled() is polled, timeout=60)
+
+
 def futex_address(client: Client) -> int:
     return int(ffi.cast("uintptr_t", ffi.addressof(client.d_hot, "cq_tail")))
 

@@ -27,4 +27,22 @@ void unix_socket(uint32_t rounds, uint32_t* times, int peer_cpu);
 // The same through libreef to the echo task `task`, filling the whole input (not timed) before each round.
 void session_rounds(const char* task, int spin, uint32_t rounds, uint32_t* times);
 
+// Of one request to a task, in nanoseconds of the same clock on both sides; a stamp of the daemon is that of its turn,
+// which may have begun a moment before.
+struct paced {
+    int64_t whole;   // from before reef_submit() until the client has the completion
+    int64_t submit;  // reef_submit() itself
+    int64_t heard;   // from before reef_submit() until the daemon launches it
+    int64_t ran;     // from the launch until the daemon completes it
+    int64_t woke;    // from there until the client has the completion
+};
+struct pace {
+    uint64_t period_ns;
+    uint64_t announce_ns;  // how long ahead each request is announced; 0: not
+};
+void paced_rounds(const char* task, const struct pace* pace, uint32_t rounds, struct paced* times);
+
+// 0, or the end of the program with libreef's words.
+void expect(int rc, const char* what, const char* reason);
+
 void pin_to(int cpu);

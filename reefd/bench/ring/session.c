@@ -7,7 +7,7 @@
 
 enum { WARM_UP = 200 };
 
-static void expect(int rc, const char* what, const char* reason) {
+void expect(int rc, const char* what, const char* reason) {
     if (rc != 0) {
         fprintf(stderr, "ring_client: %s: %s %s\n", what, reef_strerror(rc), reason);
         exit(1);
