@@ -112,6 +112,19 @@ def test_a_service_that_cannot_start_is_tried_until_it_can(machine):
     assert serves(machine)
 
 
+def test_a_program_that_is_not_there_is_not_tried_for_ever(machine):
+    program = machine.path("/usr/bin/reefd")
+    aside = program.with_name("reefd.aside")
+    program.rename(aside)
+    try:
+        assert machine.systemctl("restart", "reefd", check=False).returncode == 1
+        assert machine.show("reefd", "ActiveState") == "failed" and machine.show("reefd", "ExecMainStatus") == "203"
+    finally:
+        aside.rename(program)
+    machine.systemctl("start", "reefd")
+    assert serves(machine)
+
+
 def test_a_killed_daemon_is_followed_without_a_pause(machine):
     """Any other pause than none is a timer that comes up to 250 ms late. And systemd does not give it up, however often
     it is killed: what ends a daemon may be a client's doing."""
