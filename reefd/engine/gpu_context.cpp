@@ -81,7 +81,12 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     }
 }
 
-GpuContext::~GpuContext() { release_graphs(); }
+// A write of the epoch that lands after the memory belongs to another context would end that one's windows.
+GpuContext::~GpuContext() {
+    if (signals_)
+        driver_->synchronize(signals_);
+    release_graphs();
+}
 
 void GpuContext::release_graphs() {
     for (DriverGraphExec* graph : whole_)
@@ -186,8 +191,10 @@ int GpuContext::invalidate(DriverStream* signals) {
         stale_reached_ = reached_;
     reached_ = 0;
     epoch_++;
-    if (!host_epoch_)
+    if (!host_epoch_) {
+        signals_ = signals;
         return driver_->write_word(signals, epoch_word_, epoch_);
+    }
     __atomic_store_n(host_epoch_, epoch_, __ATOMIC_SEQ_CST);
     return 0;
 }

@@ -114,6 +114,7 @@ private:
 
     void* epoch_word_ = nullptr;  // as the device sees it
     uint32_t* host_epoch_ = nullptr;
+    DriverStream* signals_ = nullptr;  // where the epoch was written last, by the device
     void* window_words_ = nullptr;
     const uint32_t* progress_ = nullptr;
     uint64_t* output_address_ = nullptr;

@@ -316,6 +316,17 @@ def test_no_block_runs_twice_or_too_early(probed: Bench) -> None:
         assert [output.tobytes() for output in outputs] == probed.expected
 
 
+def test_a_context_that_goes_takes_its_epoch_with_it(bench: Bench) -> None:
+    """Requests that were just preempted go, and their memory with them: no late write may reach the next one's."""
+    for _ in range(100):
+        request = bench.request()
+        request.launch(1, bench.next_epoch(1))
+        bench.next_epoch(1)
+        request.wait()
+        del request
+        assert bench.device.fault is None
+
+
 @pytest.mark.parametrize("kind", GPUS)
 def test_an_instance_that_never_gets_through_is_shielded(kind: str) -> None:
     """Each try ends long before a block can: without shielding no number of tries would do."""

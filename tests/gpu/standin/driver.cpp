@@ -3,8 +3,8 @@
 // so that the engine's real code runs in tests. A stream is a thread; kernels are those of kernels/gpu compiled for the
 // host and run as grids of fibers, so epoch writes, progress and retirement race as they do on a device.
 //
-// It is stricter than a driver: device memory starts as garbage, a call on a thread without a current device fails, and a
-// stream that is captured runs nothing. The environment makes it fail on purpose, read anew by each call:
+// It is stricter than a driver: device memory starts as garbage, a call on a thread without a current device fails, a
+// stream that is captured runs nothing, and memory that is freed while a word of it is still to be written is a fault. The environment makes it fail on purpose, read anew by each call:
 //   REEF_STANDIN_MEMORY       bytes of device memory
 //   REEF_STANDIN_NO_REGISTER  host memory cannot be registered
 //   REEF_STANDIN_NO_SPLITS    CUDA: the compute units cannot be split
@@ -23,6 +23,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,6 +41,7 @@ constexpr int kOutOfMemory = 2, kInvalid = 1, kNoContext = 201, kNotFound = 500,
 
 std::mutex guard;
 std::map<void*, size_t> device_memory, host_memory, registered;
+std::multiset<void*> words_to_write;
 std::atomic<int> sticky{0};
 std::atomic<uint64_t> launches{0};
 // Copies in one direction that were queued, in order, and whether they wait.
@@ -193,8 +195,13 @@ int copy(Copies& direction, void* to, const void* from, size_t bytes, Stream* st
 
 int release(std::map<void*, size_t>& pool, void* pointer) {
     std::lock_guard lock(guard);
-    if (pool.erase(pointer) == 0)
+    const auto found = pool.find(pointer);
+    if (found == pool.end())
         return kInvalid;
+    const auto word = words_to_write.lower_bound(pointer);
+    if (word != words_to_write.end() && *word < static_cast<char*>(pointer) + found->second)
+        sticky = kFault;
+    pool.erase(found);
     std::free(pointer);
     return 0;
 }
@@ -451,7 +458,15 @@ int cuMemHostUnregister(void* pointer) {
 int cuStreamWriteValue32_v2(Stream* stream, uint32_t* word, uint32_t value, unsigned) {
     if (const int status = usable())
         return status;
-    return stream->add([=] { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); });
+    {
+        std::lock_guard lock(guard);
+        words_to_write.insert(word);
+    }
+    return stream->add([=] {
+        std::lock_guard lock(guard);
+        __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+        words_to_write.erase(words_to_write.find(word));
+    });
 }
 int cuFuncSetAttribute(Function*, int, int) { return usable(); }
 struct Resource {
