@@ -20,7 +20,7 @@ class Peer:
         self.socket.unlink(missing_ok=True)
         command = [self.program, f"--dir={self.directory}", f"--socket={self.socket}", *options]
         self.process = subprocess.Popen(command)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self.socket.exists():
             assert time.monotonic() < end and self.process.poll() is None, "the peer did not come up"
             time.sleep(0.001)

@@ -51,7 +51,7 @@ def test_program(
         "PEER": str(peer_program),
         "REEF_TEST_DIR": str(short_directory),
     }
-    done = subprocess.run([executable], env=environment, text=True, capture_output=True, timeout=120)
+    done = subprocess.run([executable], env=environment, text=True, capture_output=True, timeout=300)
     if done.returncode == 77:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}"

@@ -22,7 +22,7 @@ def test_await(connect: Callable[..., Client]) -> None:
         return float((await client.submit(image=IMAGE + number))["echo"][0, 0])
 
     async def main() -> list[float]:
-        return await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(4))), 20)
+        return await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(4))), 60)
 
     for _ in range(3):  # each run has a loop of its own
         assert asyncio.run(main()) == [1.0, 2.0, 3.0, 4.0]
@@ -36,7 +36,7 @@ def test_await_beside_blocking_calls(connect: Callable[..., Client]) -> None:
         with client.loan() as loan:
             for number in range(50):
                 future = client.submit(image=IMAGE + number)
-                task = asyncio.ensure_future(asyncio.wait_for(_result(future), 20))
+                task = asyncio.ensure_future(asyncio.wait_for(_result(future), 60))
                 await asyncio.sleep(0)
                 loan.inputs["image"][:] = number
                 assert loan.infer()["echo"][0, 0] == number
@@ -68,7 +68,7 @@ def test_completions_as_an_async_iterator(connect: Callable[..., Client]) -> Non
                 elif len(seen) == 32:
                     break
 
-        await asyncio.wait_for(read(), 20)
+        await asyncio.wait_for(read(), 60)
         return seen
 
     assert sorted(asyncio.run(main())) == list(range(32))
@@ -81,11 +81,11 @@ def test_event_loop_survives_the_daemon(connect: Callable[..., Client], peer: Pe
     async def main() -> None:
         future = client.submit(image=IMAGE)
         waiting = asyncio.ensure_future(_result(future))
-        await asyncio.to_thread(peer.process.wait, 20)
+        await asyncio.to_thread(peer.process.wait, 60)
         assert not waiting.done()
         peer.start("--delay-us=100")
-        assert (await asyncio.wait_for(waiting, 20))["echo"].sum() == IMAGE.sum()
-        assert (await asyncio.wait_for(_result(client.submit(image=IMAGE)), 20))["echo"].sum() == IMAGE.sum()
+        assert (await asyncio.wait_for(waiting, 60))["echo"].sum() == IMAGE.sum()
+        assert (await asyncio.wait_for(_result(client.submit(image=IMAGE)), 60))["echo"].sum() == IMAGE.sum()
 
     asyncio.run(main())
 
@@ -97,7 +97,7 @@ def test_end_of_the_session_ends_what_is_awaited(connect: Callable[..., Client])
         future = client.submit(image=IMAGE)
         completions = client.completions()
         with pytest.raises(libreef.DaemonGone):
-            await asyncio.wait_for(_result(future), 20)
+            await asyncio.wait_for(_result(future), 60)
         assert [completion async for completion in completions] == []
 
     asyncio.run(main())

@@ -77,7 +77,7 @@ def test_views_expire(waiting: Callable[..., Client], peer: Peer) -> None:
     with pytest.raises(libreef.InFlight):
         loan.release()
     peer.signal(signal.SIGUSR1)
-    future.result(20)
+    future.result(60)
     np.testing.assert_array_equal(echo, IMAGE)
     loan.release()
     loan.release()

@@ -85,5 +85,5 @@ def test_a_runtime_directory_of_another_user_is_refused(tmp_path: Path):
 
 def test_print_config(tmp_path: Path):
     command = [sys.executable, "-m", "reefd", "--print-config", "--instance", "x", "--runtime-dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "instance: x\n" in done.stdout and f"runtime_dir: {tmp_path}\n" in done.stdout

@@ -28,6 +28,6 @@ def reefctl() -> Command:
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).with_name("reefctl")), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
     return run

@@ -67,7 +67,7 @@ def test_an_interrupted_command_takes_its_daemon_and_its_files_along(
     begun: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
 ) -> None:
     os.killpg(begun.pid, number)  # as a terminal does
-    _, errors = begun.communicate(timeout=30)
+    _, errors = begun.communicate(timeout=120)
     assert begun.returncode == 128 + number
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@
 
 #define MS 1000000ll
 #define SECOND 1000000000ll
-#define LONG_TIME (20 * SECOND)
+#define LONG_TIME (60 * SECOND)
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \

@@ -9,7 +9,7 @@ int main(void) {
     for (uint64_t i = 1; i <= 20; i++) {
         EQUAL(reef_announce(session), 0);
         struct reef_stats stats = {0};
-        for (int wait = 0; wait < 5000 && stats.preempted < i; wait++) {
+        for (int wait = 0; wait < 60000 && stats.preempted < i; wait++) {
             nap(MS);
             EQUAL(reef_stats(session, &stats), 0);
         }

@@ -9,12 +9,12 @@ static int loop;
 
 // Arms and sleeps until a completion is there: how often the loop woke.
 static int until_completion(reef_session *session, struct reef_completion *done) {
-    for (int wakeups = 0; wakeups < 2000; wakeups++) {
+    for (int wakeups = 0; wakeups < 20000; wakeups++) {
         struct epoll_event event;
         int rc = reef_arm(session);
         CHECK(rc >= 0);
         if (rc == 0)
-            EQUAL(epoll_wait(loop, &event, 1, 20000), 1);
+            EQUAL(epoll_wait(loop, &event, 1, 60000), 1);
         rc = reef_peek(session, done);
         if (rc == 0) {
             reef_seen(session);
@@ -49,7 +49,7 @@ int main(void) {
     for (uint32_t round = 0; round < 3; round++) {
         EQUAL(reef_arm(session), 0);
         peer_signal(SIGUSR2);
-        EQUAL(epoll_wait(loop, &event, 1, 20000), 1);
+        EQUAL(epoll_wait(loop, &event, 1, 60000), 1);
         EQUAL(reef_arm(session), 0);
         fill(session, &loan, round);
         EQUAL(reef_submit(session, &loan, NULL), 0);
@@ -64,21 +64,27 @@ int main(void) {
         EQUAL(reef_submit(session, &loan, NULL), 0);
         EQUAL(reef_arm(session), 0);
         peer_kill();
-        EQUAL(epoll_wait(loop, &event, 1, 20000), 1);
+        EQUAL(epoll_wait(loop, &event, 1, 60000), 1);
+        int lives[2];  // both ends are closed by those who had them when the last of them died
+        EQUAL(pipe(lives), 0);
+        uint64_t since = now();
         pid_t later = fork();
         if (later == 0) {
             nap(100 * MS);
             peer_spawn((const char *const[]){NULL});
-            nap(400 * MS);
-            peer_kill();
+            nap(2 * LONG_TIME);
             _exit(0);
         }
-        CHECK(until_completion(session, &done) < 200); /* timers, not a busy loop */
+        close(lives[1]);
+        int wakeups = until_completion(session, &done);
+        CHECK((uint64_t)wakeups < 200 + (now() - since) / MS); /* timers, not a busy loop */
         EQUAL(done.status, 0);
         CHECK(echoed(session, &loan, round));
         kill(later, SIGKILL);
         waitpid(later, NULL, 0);
-        nap(20 * MS); /* its peer dies with it */
+        char none;
+        EQUAL(read(lives[0], &none, 1), 0); /* its peer died with it */
+        close(lives[0]);
         peer_spawn((const char *const[]){"--hold", NULL});
         peer_ready();
     }

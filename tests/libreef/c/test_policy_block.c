@@ -4,7 +4,7 @@
 
 int main(void) {
     begin();
-    START_PEER("--slots=2", "--policy=1", "--delay-us=50000");
+    START_PEER("--slots=2", "--policy=1", "--hold");
     reef_session *session = open_session(0);
     struct reef_loan a = loan_of(session, 0), b = loan_of(session, 0), c;
     struct reef_completion done;
@@ -12,7 +12,14 @@ int main(void) {
     EQUAL(reef_submit(session, &a, NULL), 0);
     EQUAL(reef_loan(session, 0, 0, &c), -EAGAIN);
     EQUAL(reef_loan(session, 0, 1 * MS, &c), -ETIMEDOUT);
+    pid_t later = fork();
+    if (later == 0) {
+        nap(50 * MS);
+        kill(peer_pid, SIGUSR1);
+        _exit(0);
+    }
     EQUAL(reef_loan(session, 0, LONG_TIME, &c), -EAGAIN); /* woken by the completion */
+    waitpid(later, NULL, 0);
     EQUAL(reef_peek(session, &done), 0);
     EQUAL(done.slot, a.slot);
     reef_seen(session);

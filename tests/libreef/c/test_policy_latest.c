@@ -33,7 +33,7 @@ int main(void) {
     EQUAL(reef_submit(session, &newer, NULL), 0);
     peer_signal(SIGUSR1);
     struct reef_stats stats = {0};
-    for (int wait = 0; wait < 5000 && stats.completed < 7; wait++) {
+    for (int wait = 0; wait < 60000 && stats.completed < 7; wait++) {
         nap(MS);
         EQUAL(reef_stats(session, &stats), 0);
     }
