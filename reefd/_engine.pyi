@@ -347,11 +347,11 @@ class Engine:
         doorbell_fd: int = -1,
         socket_fd: int = -1,
         adopt: bool = False,
-    ) -> None:
+    ) -> str:
         """Maps both regions, writes D's header (or, with adopt, checks everything in it and replays), and starts
         serving. Descriptors are duplicated. EngineError: -EBADMSG a region that fails its checks, -EPROTONOSUPPORT
         one of another ABI, -EEXIST, -EMFILE, -ENOENT no such task. Without a doorbell the session is looked at every
-        5 ms."""
+        5 ms. Returns why the device refused the session's memory, so that it copies tensors; "": it did not."""
     def set_wakeup(self, *, session_id: int, doorbell_fd: int, socket_fd: int) -> None:
         """A client came back after a restart: its new doorbell and socket."""
     def detach(self, *, session_id: int, code: int) -> None:

@@ -78,6 +78,7 @@ class Sessions:
         self._instance = config.instance
         self._state_dir = config.state_dir
         self._limit = config.max_sessions
+        self._staging = False  # it was said that the device copies tensors
         self._by_id: dict[int, Session] = {}
         self._next = 1
         # Another number than any other daemon's: clients compare it to see that theirs is gone.
@@ -112,10 +113,11 @@ class Sessions:
                 read_only = memory.open_read_only()
                 undo.callback(os.close, read_only)
                 self._write_record(session, peer.pid)
-                self._engine.attach(
+                refused = self._engine.attach(
                     task=task.number, session_id=number, daemon_epoch=self.epoch, c_fd=memory.c_fd, d_fd=memory.d_fd,
                     doorbell_fd=doorbell, socket_fd=connection.fileno(),
                 )  # fmt: skip
+                self._tell_of_staging(task.name, refused)
             except EngineError as error:
                 raise Refusal(error.code, f"task {task.name}: {error}") from error
             except OSError as error:
@@ -225,14 +227,22 @@ class Sessions:
                 raise regions.Unusable("it is not the file that was recorded")
             if memory.d_size != task.d_size:
                 raise regions.Unusable("its size is not that of the task: the manifest or a model changed")
-            self._engine.attach(
+            refused = self._engine.attach(
                 task=task.number, session_id=found.session, daemon_epoch=self.epoch, c_fd=memory.c_fd, d_fd=memory.d_fd,
                 adopt=True,
             )  # fmt: skip
         except (EngineError, regions.Unusable) as error:
             memory.close()
             raise regions.Unusable(str(error)) from error
+        self._tell_of_staging(task.name, refused)
         self._add(Session(found.session, task, record.uid, record.pid, memory, adopted=True))
+
+    def _tell_of_staging(self, task: str, refused: str) -> None:
+        """Once: what the driver refuses for one session it will refuse for the next."""
+        if refused and not self._staging:
+            self._staging = True
+            words = "tensors are copied through page-locked memory of the daemon, here and wherever that happens again"
+            self._log.warning("staged", f"{refused}: {words}", task=task)
 
     def _record_path(self, number: int) -> Path:
         return self._state_dir / str(number)

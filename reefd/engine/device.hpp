@@ -138,8 +138,8 @@ public:
         return make_context(std::move(model));
     }
     // Memory of a session, before its first window: true where windows may be bound to it as it is, and then forget()
-    // ends that, after its last window retired.
-    virtual bool reach(std::byte*, size_t) { return true; }
+    // ends that, after its last window retired. False, and `refused` says why if the driver could have done it.
+    virtual bool reach(std::byte*, size_t, std::string& /*refused*/) { return true; }
     virtual void forget(std::byte*) {}
 
     // ---- engine thread

@@ -231,7 +231,7 @@ uint32_t Engine::free_index() const {
     return static_cast<uint32_t>(found - by_index_.begin());
 }
 
-void Engine::attach(const AttachRequest& request) {
+std::string Engine::attach(const AttachRequest& request) {
     std::lock_guard lock(mutex_);
     require_running();
     Task& task = task_of(request.task);
@@ -243,7 +243,8 @@ void Engine::attach(const AttachRequest& request) {
                              request.c_fd,       request.d_fd, request.doorbell_fd,
                              request.socket_fd};
     auto session = std::make_unique<Session>(task, place, request.adopt);
-    session->reach(*device_);
+    std::string refused;
+    session->reach(*device_, refused);
     if (!simulated_) {
         loop_->robust().map(index, session->d_fd.get());
     }
@@ -252,6 +253,7 @@ void Engine::attach(const AttachRequest& request) {
     sessions_.emplace(request.session_id, std::move(session));
     ++task.sessions;
     send(command);
+    return refused;
 }
 
 void Engine::set_wakeup(uint64_t session_id, int doorbell_fd, int socket_fd) {

@@ -92,7 +92,8 @@ public:
     uint32_t add_task(const TaskSpec& spec);
     void remove_task(uint32_t task);
     RegionSizes region(uint32_t task);
-    void attach(const AttachRequest& request);
+    // Why the device refused the session's memory, so that it copies tensors; empty: it did not.
+    std::string attach(const AttachRequest& request);
     void set_wakeup(uint64_t session_id, int doorbell_fd, int socket_fd);
     void detach(uint64_t session_id, int32_t code);
     void set_spinning(Spinning mode);

@@ -190,11 +190,23 @@ std::unique_ptr<Context> GpuDevice::make_context(std::shared_ptr<DeviceModel> mo
     }
 }
 
-bool GpuDevice::reach(std::byte* memory, size_t bytes) {
+bool GpuDevice::reach(std::byte* memory, size_t bytes, std::string& refused) {
+    if (!driver_->register_host)
+        return false;
     enter();
-    int same_address = 0;
-    return driver_->register_host && driver_->attribute(DriverAttribute::host_pointers, &same_address, device_) == 0 &&
-           same_address != 0 && driver_->register_host(memory, bytes) == 0;
+    try {
+        int same_address = 0;
+        driver_->check(driver_->attribute(DriverAttribute::host_pointers, &same_address, device_),
+                       "asking for addresses");
+        if (same_address == 0)
+            throw DriverError(driver_->kind + ": registered memory has another address on this device");
+        driver_->check(driver_->register_host(memory, bytes), "registering memory of a client",
+                       std::to_string(bytes) + " bytes");
+    } catch (const DriverError& error) {
+        refused = error.what();
+        return false;
+    }
+    return true;
 }
 
 void GpuDevice::forget(std::byte* memory) {

@@ -39,7 +39,7 @@ public:
         return make_context(std::move(model), ContextUse::either);
     }
     std::unique_ptr<Context> make_context(std::shared_ptr<DeviceModel> model, ContextUse use) override;
-    bool reach(std::byte* memory, size_t bytes) override;
+    bool reach(std::byte* memory, size_t bytes, std::string& refused) override;
     void forget(std::byte* memory) override;
 
     void launch(QueueId queue, const Window& window) override;

@@ -311,7 +311,7 @@ void bind_engine(nb::module_& module) {
             "attach",
             [](Engine& engine, uint32_t task, uint64_t session_id, uint64_t daemon_epoch, int c_fd, int d_fd,
                int doorbell_fd, int socket_fd, bool adopt) {
-                engine.attach({task, session_id, daemon_epoch, c_fd, d_fd, doorbell_fd, socket_fd, adopt});
+                return engine.attach({task, session_id, daemon_epoch, c_fd, d_fd, doorbell_fd, socket_fd, adopt});
             },
             nb::kw_only(), nb::arg("task"), nb::arg("session_id"), nb::arg("daemon_epoch"), nb::arg("c_fd"),
             nb::arg("d_fd"), nb::arg("doorbell_fd") = -1, nb::arg("socket_fd") = -1, nb::arg("adopt") = false,

@@ -25,8 +25,9 @@ struct LocalRequest {
         : device(local.device), model(std::move(of)), areas(model->facts(), inputs, outputs),
           context(device.make_context(model, ContextUse::either)) {
         binding = {areas.input_area.get(), areas.output_area.get()};
-        if (registered && device.reach(binding.inputs, model->facts().input_bytes)) {
-            binding.device_reaches = device.reach(binding.outputs, model->facts().output_bytes);
+        std::string refused;
+        if (registered && device.reach(binding.inputs, model->facts().input_bytes, refused)) {
+            binding.device_reaches = device.reach(binding.outputs, model->facts().output_bytes, refused);
             if (!binding.device_reaches)
                 device.forget(binding.inputs);
         }

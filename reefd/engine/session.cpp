@@ -111,19 +111,18 @@ Session::~Session() {
     sigbus::release(guard_);
 }
 
-bool Session::reach(Device& device) {
-    if (!device.reach(c.base(), c.size())) {
-        return false;
+void Session::reach(Device& device, std::string& refused) {
+    if (!device.reach(c.base(), c.size(), refused)) {
+        return;
     }
-    if (!device.reach(d.base(), d.size())) {
+    if (!device.reach(d.base(), d.size(), refused)) {
         device.forget(c.base());
-        return false;
+        return;
     }
     device_ = &device;
     for (Request& request : requests) {
         request.binding = binding(request.slot);
     }
-    return true;
 }
 
 void Session::take_over() {

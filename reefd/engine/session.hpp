@@ -71,8 +71,9 @@ struct Session {
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
-    // Lets the device reach both regions where it can, before the first request. False: it copies tensors itself.
-    bool reach(Device& device);
+    // Lets the device reach both regions where it can, before the first request; else it copies tensors itself, and `refused`
+    // says why if that was refused.
+    void reach(Device& device, std::string& refused);
 
     Binding binding(uint32_t slot) {
         return {c.base() + inputs_offset + slot * inputs_stride, d.base() + outputs_offset + slot * outputs_stride,
