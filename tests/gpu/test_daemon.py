@@ -40,7 +40,7 @@ class Daemon:
         )
         (folder / "tasks.d/be.yaml").write_text(f"version: 1\ntask: be\nclass: be\nmodel: {model}\nslots: 2\n")
         # The driver's kernels run on this machine's processors: on a busy one they are slow, not stuck.
-        (folder / "reefd.yaml").write_text("device_timeout: 60 s\n")
+        (folder / "reefd.yaml").write_text("device_timeout: 60 s\ngrace: 60 s\n")
         library = str(standin.build(kind).parent)
         command = [sys.executable, "-m", "reefd", "--config", str(folder / "reefd.yaml")]
         command += ["--instance", f"gpu-{os.getpid()}", "--runtime-dir", str(folder)]

@@ -9,7 +9,11 @@
 //   REEF_STANDIN_NO_REGISTER  host memory cannot be registered
 //   REEF_STANDIN_NO_SPLITS    CUDA: the compute units cannot be split
 //   REEF_STANDIN_FAULT        the kernel launch of this number faults, and everything after it
+//   REEF_STANDIN_HOLD_TO_DEVICE, REEF_STANDIN_HOLD_TO_HOST
+//                             copies wait while there is a file of that name; one that does makes another, .waiting
+// Memory that is unregistered while a copy uses it ends the process.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +21,7 @@
 #include <bit>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -46,12 +51,14 @@ std::atomic<int> sticky{0};
 std::atomic<uint64_t> launches{0};
 // Copies in one direction that were queued, in order, and whether they wait.
 struct Copies {
-    std::mutex guard;
-    std::condition_variable changed;
-    std::vector<size_t> queued;
+    const char* const hold;
+    std::mutex guard{};
+    std::condition_variable changed{};
+    std::vector<size_t> queued{};
+    std::multimap<const char*, size_t> in_flight{};  // by where the host's bytes are
     bool wait = false;
 };
-Copies copies[2];                            // from the host, to it
+Copies copies[2] = {{"REEF_STANDIN_HOLD_TO_DEVICE"}, {"REEF_STANDIN_HOLD_TO_HOST"}};
 std::atomic<uint64_t> grids_on[kUnits + 1];  // by the number of units that their stream has
 thread_local bool current = false;
 
@@ -181,17 +188,42 @@ int allocate(std::map<void*, size_t>& pool, void** pointer, size_t bytes, unsign
     return 0;
 }
 
+void wait_for_file(const char* setting_name) {
+    const char* path = std::getenv(setting_name);
+    while (path && access(path, F_OK) == 0) {
+        close(open((std::string(path) + ".waiting").c_str(), O_CREAT | O_WRONLY, 0600));
+        usleep(500);
+    }
+}
+
 int copy(Copies& direction, void* to, const void* from, size_t bytes, Stream* stream) {
     std::lock_guard lock(direction.guard);
     direction.queued.push_back(bytes);
+    const char* host = &direction == copies ? static_cast<const char*>(from) : static_cast<const char*>(to);
+    const auto noted = direction.in_flight.emplace(host, bytes);
     return stream->add([=, &direction] {
-        {
-            std::unique_lock wait(direction.guard);
-            direction.changed.wait(wait, [&] { return !direction.wait; });
-        }
+        wait_for_file(direction.hold);
+        std::unique_lock wait(direction.guard);
+        direction.changed.wait(wait, [&] { return !direction.wait; });
         std::memcpy(to, from, bytes);
+        direction.in_flight.erase(noted);
     });
 }
+
+#if defined(REEF_STANDIN_CUDA)
+void must_be_idle(const void* memory, size_t bytes) {
+    const auto* start = static_cast<const char*>(memory);
+    for (Copies& direction : copies) {
+        std::lock_guard lock(direction.guard);
+        for (const auto& [host, size] : direction.in_flight) {
+            if (host < start + bytes && start < host + size) {
+                std::fprintf(stderr, "stand-in: memory was unregistered while a copy used it\n");
+                std::abort();
+            }
+        }
+    }
+}
+#endif
 
 int release(std::map<void*, size_t>& pool, void* pointer) {
     std::lock_guard lock(guard);
@@ -453,7 +485,12 @@ int cuMemHostRegister_v2(void* pointer, size_t bytes, unsigned) {
 }
 int cuMemHostUnregister(void* pointer) {
     std::lock_guard lock(guard);
-    return registered.erase(pointer) ? 0 : 713;
+    const auto found = registered.find(pointer);
+    if (found == registered.end())
+        return 713;
+    must_be_idle(pointer, found->second);
+    registered.erase(found);
+    return 0;
 }
 int cuStreamWriteValue32_v2(Stream* stream, uint32_t* word, uint32_t value, unsigned) {
     if (const int status = usable())
