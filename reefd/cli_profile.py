@@ -83,19 +83,28 @@ def _tune(folder: Path, kind: str, quiet: bool) -> int:
     from reefd import _engine, resource
     from reefd.gpu.compile import CompileError
     from reefd.gpu.lower import LowerError
+    from reefd.gpu.stored import processor_for
     from reefd.gpu.tune import Tuner, tune
 
     try:
         found = resource.read(folder)
         device = _engine.GpuDevice(kind)  # type: ignore[arg-type]
+        processor = processor_for(found, device.info["target"])
+        if not processor:
+            raise ValueError(
+                f"{folder}: the driver does not say for what it takes code; `reefctl compile --target` says it first"
+            )
         with _Progress(quiet) as progress:
-            made = tune(found, Tuner(device, device.info["target"]), progress.show)
-        resource.write_code(found, device.info["target"], made.code)
+            made = tune(found, Tuner(device, processor), progress.show)
+        resource.write_code(found, processor, made.code)
     except (
         resource.ResourceError, _engine.ModelError, _engine.EngineError, CompileError, LowerError, ValueError, OSError,
     ) as error:  # fmt: skip
         print(error, file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, SystemExit):
+        print(f"{folder}: interrupted; it keeps the tiles that it had", file=sys.stderr)
+        raise
     if not quiet:
         print(
             f"{folder}: {made.measured} tiles of {made.shapes} products measured on {device.info['name']}: "

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from reefd import _engine, resource
-from reefd.gpu.program import build_program, compile_all, plan_program
+from reefd.gpu.compilers import compile_all
+from reefd.gpu.program import build_program, plan_program
 from reefd.gpu.source import headers_dir
 from reefd.resource.load import model_spec
 

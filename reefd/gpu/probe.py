@@ -12,8 +12,9 @@ from reefd.resource import Kernel as Scheduled
 from reefd.resource import ModelFile, Resource, Storage
 from reefd.resource.load import model_spec
 
+from .compilers import compile_all
 from .instance import Kernel
-from .program import Compile, Program, Step, build_program, compile_all, output_step
+from .program import Compile, Program, Step, build_program, output_step
 
 _BEST_EFFORT, _REAL_TIME = 1, 0
 _TURNS = 200_000  # check points: a tenth of a second and more, where nobody ends it

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model as a program for one GPU target: what the engine's GPU device loads beside model.json and the weights."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +10,8 @@ from numpy.typing import NDArray
 from reefd._engine import GpuProgram
 from reefd.resource.schema import ITEM_SIZES, ModelFile
 
-from .compile import compile_source, target_kind
+from .compile import target_kind
+from .compilers import compile_all
 from .conv import ConvShape, Tile
 from .instance import Kernel, ceil_div
 from .known_tiles import known_tiles
@@ -55,15 +53,6 @@ class Program(NamedTuple):
 
 
 Compile = Callable[[Sequence[tuple[str, str]]], Iterable[bytes]]
-
-
-def compile_all(sources: Sequence[tuple[str, str]]) -> Iterable[bytes]:
-    """(source, target) -> code object, in as many processes as there are processors."""
-    workers = min(len(sources), len(os.sched_getaffinity(0)))
-    if workers < 2:
-        return [compile_source(source, target) for source, target in sources]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(compile_source, *zip(*sources, strict=True)))
 
 
 def area_bytes(model: ModelFile, storages: Sequence[int]) -> int:

@@ -11,12 +11,13 @@ from reefd.resource.code import VERSION, Code, CodeFile, Facts, KernelCode, Laun
 from reefd.resource.read import code_file_name, processors, read_code
 
 from .compile import compile_source, target_kind
+from .compilers import compile_all
 from .instance import Kernel
 from .known_tiles import parse_tiles, tile_entries
 from .lower import LowerError
 from .notes import Resources, code_resources
 from .occupancy import occupancy
-from .program import Compile, Program, assemble, batches, compile_all, plan_program
+from .program import Compile, Program, assemble, batches, plan_program
 from .source import kernel_source, source_digest
 
 _DEVICES = {"cuda": "cuda:sm_90", "hip": "hip:gfx906", "host": "host"}
@@ -84,12 +85,16 @@ def current(resource: Resource, code: CodeFile) -> bool:
     return _sources(program) == code.sources
 
 
-def load(resource: Resource, target: str) -> GpuProgram:
-    """What a GPU device loads. `target` "" (the driver does not tell): the only one there is. ResourceError says what
-    is missing or damaged."""
+def processor_for(resource: Resource, target: str) -> str:
+    """What a device takes code for. `target` "" (the driver does not tell): what there is code for, if that is one
+    processor; else ""."""
     there = processors(resource)
-    if not target and len(there) == 1:
-        target = there[0]
+    return there[0] if not target and len(there) == 1 else target
+
+
+def load(resource: Resource, target: str) -> GpuProgram:
+    """What a GPU device loads; `target` as in processor_for(). ResourceError says what is missing or damaged."""
+    there, target = processors(resource), processor_for(resource, target)
     code = read_code(resource, target) if target in there else None
     if code is None:
         has = f"it has code for {', '.join(there)}" if there else "it has no GPU code"

@@ -23,10 +23,11 @@ from reefd.resource.load import model_spec
 from reefd.resource.read import processors, read_code
 from reefd.resource.schema import ITEM_SIZES
 
+from .compilers import compile_all
 from .conv import ConvShape, Tile, conv_kernels
 from .instance import ceil_div
 from .known_tiles import core
-from .program import Argument, Compile, Program, Step, assemble, build_program, compile_all, output_step, plan_program
+from .program import Argument, Compile, Program, Step, assemble, build_program, output_step, plan_program
 from .stored import make, plan
 from .target import TARGETS
 from .tiles import candidate_tiles, neighbours, spread_out

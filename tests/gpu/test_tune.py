@@ -2,7 +2,11 @@
 """reefctl profile --tune: tiles measured on a device are kept in the resource and loaded again. On the stand-in driver,
 whose times mean nothing: what is chosen is one of the candidates, and computes the same."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +24,12 @@ from reefd.resource.code import parse
 from reefd.resource.load import model_spec
 from reefd.resource.read import read_code
 from reefd.zoo.net import Net
+from tests.engine.regions import wait_until
+from tests.tools.test_interrupted import children_in
 
+from . import standin
 from .checks import relative_error
-from .devices import GPUS, compile_cached, open_device, target
+from .devices import GPUS, REAL, compile_cached, open_device, target
 
 SMALL = tune.Effort(first=3, second=2, chain=2, rounds=1)
 
@@ -128,3 +135,41 @@ def test_a_slower_network_keeps_its_tiles(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(tune.Tuner, "network_time", lambda self, read, program, code: next(turns))
     made = tune.tune(read, tune.Tuner(device, processor, SMALL, compile_cached))
     assert dict(parse_tiles(made.code.file.tiles)) == before and (made.before_ns, made.after_ns) == (1, 2)
+
+
+def compiling(place: Path) -> bool:
+    """A compiler has files there."""
+    return any(place.glob("reef-compile-*"))
+
+
+@pytest.mark.skipif(bool(REAL), reason="the compiler for a card makes no files to wait for: unset REEF_TEST_GPU")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_tuning_leaves_the_resource_and_says_one_sentence(
+    folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    copy, place = tmp_path / "small", tmp_path / "tmp"
+    shutil.copytree(folder, copy)
+    place.mkdir()
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    command = [str(Path(sys.executable).with_name("reefctl")), "profile", str(copy), "--tune", "--device", "cuda"]
+    environment = os.environ | {"TMPDIR": str(place), "LD_LIBRARY_PATH": str(standin.build("cuda").parent)}
+    # What a shell puts into the background ignores SIGINT, and hands that on; a command at a terminal does not.
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    signal.signal(signal.SIGINT, kept)
+    try:
+        wait_until(lambda: compiling(place) or process.poll() is not None, timeout=120)
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, number)  # as a terminal does
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number
+    assert out == "" and errors == f"{copy}: interrupted; it keeps the tiles that it had\n"
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".small")] == []
+    wait_until(lambda: not children_in(place), timeout=120)
+    assert list(place.glob("reef-compile-*")) == []
