@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             Log().error("start", str(error))
         else:
             print(error, file=sys.stderr)
-        notify.hold_back(1)
+        notify.hold_back()
         return 1
     if print_config:
         print(config.render(settings), end="")
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     code = daemon.run(settings)
     if code == daemon.EXIT_FAILED:
-        notify.hold_back(code)
+        notify.hold_back()
     return code
 
 

@@ -56,12 +56,12 @@ def patience(limit: float) -> Iterator[None]:
             asking.join()
 
 
-def hold_back(exit_code: int) -> None:
-    """After a start that failed: systemd tries again at once, however often (reefd.service)."""
+def hold_back() -> None:
+    """After a start that failed: systemd tries again at once, however often. Asked to end meanwhile, it ends with 0."""
     if not os.environ.get("NOTIFY_SOCKET"):
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, lambda *_: os._exit(exit_code))
+        signal.signal(number, lambda *_: os._exit(0))
     notify(STATUS=f"cannot start, the log says why; another try every {RETRY_SECONDS:g} s")
     time.sleep(RETRY_SECONDS)
 

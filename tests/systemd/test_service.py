@@ -106,7 +106,11 @@ def test_a_service_that_cannot_start_is_tried_until_it_can(machine):
     assert machine.systemctl("restart", "reefd", check=False).returncode == 1
     entry = json.loads(machine.journal("-u", "reefd", "REEF_EVENT=start", "-o", "json", "-n", "1"))
     assert "/etc/reefd/reefd.yaml:" in entry["MESSAGE"] and entry["MESSAGE_ID"] == journal.MESSAGE_IDS["start"]
-    machine.wait_for(lambda: machine.show("reefd", "StatusText").startswith("cannot start"))
+    waits = "cannot start, the log says why"
+    machine.wait_for(lambda: machine.show("reefd", "StatusText").startswith(waits))
+    machine.systemctl("stop", "reefd")
+    machine.wait_for(lambda: machine.show("reefd", "ActiveState") == "inactive")  # as told, and not failed
+    assert machine.systemctl("start", "reefd", check=False).returncode == 1
     file.write_text(good)
     machine.wait_for(lambda: machine.show("reefd", "ActiveState") == "active")
     assert serves(machine)
