@@ -53,7 +53,7 @@ def measure(machine: Machine, rounds: int) -> list[list[int]]:
     shutil.copy(ROOT / "tests/daemon/load_client.py", machine.path(str(load[0])))
     busy = machine.start(PYTHON, *load, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     serve = machine.command(PYTHON, "-m", "reefd.bench.death", "serve", SOCKET)
-    client = subprocess.Popen(serve, stdout=subprocess.PIPE)
+    client = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     back = []
     try:
