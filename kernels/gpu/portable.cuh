@@ -14,6 +14,7 @@
 //   load_relaxed, store_relaxed, lower, publish   words that other blocks or the host see
 //   load_words                                    16 bytes that an earlier launch wrote
 //   dependency_wait, dependency_launch            programmatic dependent launch; nothing where it does not exist
+//   load_matrices, multiply_matrices, ...         tensor cores and lanes of a warp, where REEF_TENSOR_CORES is 1
 //   cluster_rank, cluster_barrier, cluster_load   blocks of one cluster, and each other's shared memory
 //   exp2_fast, log2_fast, reciprocal, root        one instruction, about one unit in the last place
 #pragma once

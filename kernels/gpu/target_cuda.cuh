@@ -127,6 +127,15 @@ REEF_DEVICE void load_matrices(u32 (&out)[4], const Chunk* row) {
                  : "r"(shared_address(row))
                  : "memory");
 }
+// The same of the transposed matrices: two neighbours of column l / 4.
+REEF_DEVICE void load_matrices_transposed(u32 (&out)[4], const Chunk* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+// The value of lane l ^ mask of the warp.
+REEF_DEVICE float lane_exchange(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 // 16x8 += 16x16 * 16x8, halves in, floats out.
 REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

@@ -72,6 +72,27 @@ REEF_DEVICE void load_matrices(u32 (&out)[4], const Chunk* row) {
     for (int m = 0; m < 4; m++) out[m] = ((const Chunk*)warp.row[m * 8 + lane / 4])->word[lane % 4];
     reef_host::wait(warp.everyone);
 }
+REEF_DEVICE void load_matrices_transposed(u32 (&out)[4], const Chunk* row) {
+    reef_host::Warp& warp = reef_host::warp();
+    int lane = thread_index() % 32;
+    warp.row[lane] = row;
+    reef_host::wait(warp.everyone);
+    for (int m = 0; m < 4; m++) {
+        u32 pair[2];
+        for (int i = 0; i < 2; i++) pair[i] = ((const Half*)warp.row[m * 8 + lane % 4 * 2 + i])[lane / 4].bits;
+        out[m] = pair[0] | pair[1] << 16;
+    }
+    reef_host::wait(warp.everyone);
+}
+REEF_DEVICE float lane_exchange(float value, int mask) {
+    reef_host::Warp& warp = reef_host::warp();
+    int lane = thread_index() % 32;
+    warp.a[lane][0] = float_to_bits(value);
+    reef_host::wait(warp.everyone);
+    float other = bits_to_float(warp.a[lane ^ mask][0]);
+    reef_host::wait(warp.everyone);
+    return other;
+}
 REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     reef_host::Warp& warp = reef_host::warp();
     int lane = thread_index() % 32;

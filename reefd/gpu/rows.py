@@ -3,6 +3,7 @@
 
 from .dtypes import CTYPES
 from .instance import HEADER_BYTES, Kernel, Value, ceil_div, elements_at_once
+from .target import TARGETS, Target
 
 
 def _rows(outer: int, count: int, inner: int) -> tuple[dict[str, Value], int, int, int]:
@@ -51,13 +52,38 @@ def attention_kernel(
     scale: float,
     mask: tuple[int, int, int] | None = None,
     dtype: str = "float32",
+    target: Target = TARGETS["gfx906"],
 ) -> Kernel:
     """args: q [batch, queries, heads, head], k, v [batch, keys, heads, values], mask, y as q with `values` elements.
 
-    `mask` has the strides (elements) of its batch, head and query axes, 0 where it has one of them. ValueError: a head
-    is too large for a block's memory.
+    `mask` has the strides (elements) of its batch, head and query axes, 0 where it has one of them. Halves go to tensor
+    cores where the target has them and rows of a head are whole products. ValueError: a head is too large for a block's
+    memory.
     """
     values = values or head
+    strides = mask or (0, 0, 0)
+    constants: dict[str, Value] = {
+        "BATCH": batch,
+        "QUERIES": queries,
+        "KEYS": keys,
+        "HEADS": heads,
+        "HEAD": head,
+        "VALUES": values,
+        "SCALE": float(scale),
+        "MASK": mask is not None,
+        "MASK_BATCH": strides[0],
+        "MASK_HEAD": strides[1],
+        "MASK_QUERY": strides[2],
+    }
+    if target.tensor_cores and dtype == "float16" and head % 16 == 0 == values % 16 and max(head, values) <= 128:
+        # Few warps a block where that makes too few blocks for the device.
+        warps = next((n for n in (4, 2) if batch * heads * ceil_div(queries, 16 * n) >= target.units), 1)
+        key_tile = 64 if max(head, values) <= 64 else 32
+        pitches = head // 8 + 1, values // 8 + 1
+        shared = HEADER_BYTES + (16 * warps * pitches[0] + 2 * key_tile * sum(pitches)) * 16
+        blocks = batch * heads * ceil_div(queries, 16 * warps)
+        constants["KEY_TILE"] = key_tile
+        return Kernel("TensorAttention", "tensor_attention.cuh", constants, blocks, 32 * warps, 1, shared)
     lanes = next((n for n in (8, 4, 2) if values % n == 0), 1)
     threads, key_tile = 128, 32
     tile = threads // lanes
@@ -71,23 +97,7 @@ def attention_kernel(
             threads, tile = threads // 2, tile // 2
         else:
             raise ValueError(f"heads of {head} and {values} elements")
-    strides = mask or (0, 0, 0)
-    constants: dict[str, Value] = {
-        "T": CTYPES[dtype],
-        "BATCH": batch,
-        "QUERIES": queries,
-        "KEYS": keys,
-        "HEADS": heads,
-        "HEAD": head,
-        "VALUES": values,
-        "LANES": lanes,
-        "KEY_TILE": key_tile,
-        "SCALE": float(scale),
-        "MASK": mask is not None,
-        "MASK_BATCH": strides[0],
-        "MASK_HEAD": strides[1],
-        "MASK_QUERY": strides[2],
-    }
+    constants |= {"T": CTYPES[dtype], "LANES": lanes, "KEY_TILE": key_tile}
     return Kernel("Attention", "attention.cuh", constants, batch * heads * ceil_div(queries, tile), threads, 1, shared)
 
 

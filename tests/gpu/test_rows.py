@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from reefd.gpu.rows import attention_kernel, layer_norm_kernel, resize_kernel, softmax_kernel
+from reefd.gpu.target import TARGETS
 
 from .checks import relative_error, run_all, seeded
 from .emulator import Array
@@ -45,22 +46,35 @@ def test_layer_norm(center: bool, dtype: str) -> None:
     assert relative_error(y, expected) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("mask_shape", [None, (2, 1, 1, 45), (1, 3, 20, 45)])
-@pytest.mark.parametrize("values", [16, 20])
-def test_attention(mask_shape: tuple[int, ...] | None, values: int, dtype: str) -> None:
-    batch, queries, keys, heads, head = 2, 20, 45, 3, 16
+@pytest.mark.parametrize(
+    ("dtype", "target", "extents"),  # batch, queries, keys, heads, head, values
+    [
+        *((dtype, "gfx906", (2, 20, 45, 3, 16, values)) for dtype in ("float32", "float16") for values in (16, 20)),
+        ("float16", "host", (2, 20, 45, 3, 16, 20)),  # 20 is no whole product: scalar there too
+        ("float16", "host", (2, 20, 45, 3, 16, 32)),  # tensor cores: a block of one warp, one tile of keys
+        ("float16", "host", (1, 70, 130, 4, 32, 16)),  # two warps, three tiles of keys
+        ("float16", "host", (1, 64, 33, 2, 112, 80)),  # small tiles of keys
+        ("float16", "host", (2, 130, 64, 4, 64, 64)),  # four warps, whole tiles
+    ],
+)
+@pytest.mark.parametrize("mask_axes", [None, "batch", "head and query"])
+def test_attention(mask_axes: str | None, extents: tuple[int, ...], target: str, dtype: str) -> None:
+    batch, queries, keys, heads, head, values = extents
+    mask_shape = (batch, 1, 1, keys) if mask_axes == "batch" else (1, heads, queries, keys)
     normal = seeded(3)
     q, k = normal((batch, queries, heads, head), dtype), normal((batch, keys, heads, head), dtype)
     v = normal((batch, keys, heads, values), dtype)
     y = np.empty((batch, queries, heads, values), dtype)
     scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * 0.25
     mask, strides = None, None
-    if mask_shape:
+    if mask_axes:
         mask = np.where(normal(mask_shape) > 0, 0, -1e4).astype(dtype)
         scores += mask
         strides = tuple(s // mask.itemsize if d > 1 else 0 for s, d in zip(mask.strides, mask_shape, strict=True))[:3]
-    kernel = attention_kernel(batch, queries, keys, heads, head, values, scale=0.25, mask=strides, dtype=dtype)
+    kernel = attention_kernel(
+        batch, queries, keys, heads, head, values, scale=0.25, mask=strides, dtype=dtype, target=TARGETS[target]
+    )
+    assert (kernel.family == "TensorAttention") == (target == "host" and values % 16 == 0)
     run_all([kernel], [[q, k, v, mask, y]], [y])
     expected = np.einsum("bhqk,bkhd->bqhd", softmax(scores, -1), v.astype(np.float64))
     assert relative_error(y, expected) < TOLERANCE[dtype]

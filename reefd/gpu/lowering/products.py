@@ -160,6 +160,7 @@ def attention(low: Lowering, k: Scheduled) -> None:
         scale=float(k.attributes["scale"]),  # type: ignore[arg-type]
         mask=mask,
         dtype=low.dtype,
+        target=low.target,
     )
     operands = [low.read(at[name], low.dtype) for name in ("q", "k", "v")]
     added = low.read(at["mask"], low.dtype) if mask is not None else None
