@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a GPU's padding plan gives and costs: `python -m reefd.bench.gpu_padding FOLDER [NETWORK ...]`
 
-Plans for each network (`reefctl profile --device`, written into its folder), then runs those that can spare something
-as real-time work that keeps the device busy for a third of the time, beside one best-effort network, under `reef` (with
-the plan) and `reset` (without). A JSON object a line.
+Plans for each network the largest split within the bound, also where `reefctl profile` would say that it gains nothing,
+and writes it into its folder. Then runs those that can spare something as real-time work that keeps the device busy for
+a third of the time, beside one best-effort network, under `reef` (with the plan) and `reset` (without). From the two
+follows what moving there and back costs. A JSON object a line.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PLAN_S, BESIDE_S = 0.5, 2.0
 def planned(folder: Path, device: _engine.GpuDevice, kind: Literal["cuda", "hip"]) -> resource.Profile:
     """The plan, which the folder has from now on."""
     found = resource.read(folder)
-    made = gpu.profile(found, device, kind, seconds=PLAN_S)
+    made = gpu.profile(found, device, kind, seconds=PLAN_S, handover_ns=0)
     resource.write_profile(found, made)
     return made
 
@@ -41,6 +42,7 @@ def figures(made: resource.Profile) -> dict[str, Any]:
         "us": {str(aside): round(times[aside], 2) for aside in sorted(times)},
         "units": made.padding.segments[0].units,
         "loss": made.padding.loss,
+        "gains_more_than_it_costs": made.padding.segments[0].units * made.network_ns[-1] > total * gpu.HANDOVER_NS,
     }
 
 

@@ -42,8 +42,8 @@ def describe_padding(profile: Profile) -> str:
             if len(profile.units) == 1:
                 return "beside it, best-effort work gets nothing: the device cannot be split"
             return (
-                f"beside it, best-effort work gets nothing: without {total - profile.units[-2]} of {total} compute "
-                f"units it would lose more than {profile.padding.bound:.2%} of its time"
+                f"beside it, best-effort work gets nothing: no split costs less than {profile.padding.bound:.2%} of "
+                "its time and gains more than moving there and back costs"
             )
         return (
             f"beside it, best-effort work may use {given} of {total} compute units, for {profile.padding.loss:.2%} of "

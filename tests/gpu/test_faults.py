@@ -41,7 +41,7 @@ _MISBEHAVE = f"""
 #if defined(REEF_HOST)
 extern "C" void reef_standin_fault();
 #endif
-REEF_DEVICE void misbehave(float x) {{
+REEF_DEVICE void misbehave(float x, void* y) {{
     if (x == {ILLEGAL}f) {{
 #if defined(REEF_HOST)
         reef_standin_fault();
@@ -50,14 +50,12 @@ REEF_DEVICE void misbehave(float x) {{
         *(volatile u32*)place = 1;
 #endif
     }}
-    volatile int on = x == {ENDLESS}f;
-    while (on) {{
-    }}
+    while (x == {ENDLESS}f) *(volatile float*)y = x;  // a loop without a store is taken to end
 }}
 template <class K> struct Unary {{"""
 _CHANGES = [
     ("\ntemplate <class K> struct Unary {", _MISBEHAVE),
-    ("value[i][e] = activate<", "misbehave(x);\n                value[i][e] = activate<"),
+    ("value[i][e] = activate<", "misbehave(x, args.p[3]);\n                value[i][e] = activate<"),
 ]
 
 

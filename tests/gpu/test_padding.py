@@ -96,6 +96,14 @@ def test_grids_that_fit_again_count() -> None:
     assert gpu.plan({0: turns(100.0), 8: turns(103.0), 16: turns(101.0)}, 0.02, 7).segments == [Segment(7, 16)]
 
 
+def test_a_split_that_gains_less_than_moving_there_and_back_costs_is_not_planned() -> None:
+    """MobileNet v2 on an H200, where its plan was worse than none; and a model that is longer by a factor of four."""
+    us = {0: 148.76, 8: 150.41, 16: 151.19, 24: 151.99, 32: 155.03}
+    cost = 132 * gpu.HANDOVER_NS
+    assert gpu.plan({split: turns(1e3 * time) for split, time in us.items()}, 0.02, 7, cost).segments[0].units == 0
+    assert gpu.plan({split: turns(4e3 * time) for split, time in us.items()}, 0.02, 7, cost).segments[0].units == 16
+
+
 def test_a_device_without_splits_has_a_plan_of_nothing() -> None:
     assert gpu.plan({0: turns(100.0)}, 0.02, 7) == Padding(0.02, 0.0, [Segment(7, 0)])
 
@@ -110,11 +118,12 @@ def test_the_command_writes_it_and_inspect_shows_it(
     standin.load(kind)
     looked: list[int] = []
 
-    def plan(measured: dict[int, list[float]], bound: float, count: int) -> Padding:
+    def plan(measured: dict[int, list[float]], bound: float, count: int, cost: float) -> Padding:
         """Whatever the machine does meanwhile."""
         looked.extend(measured)
         assert all(len(each) == len(measured[0]) >= 5 and min(each) > 0 for each in measured.values())
-        return real({split: [1e6 + split] * 5 for split in measured}, bound, count)
+        assert cost == UNITS[kind] * gpu.HANDOVER_NS
+        return real({split: [1e6 + split] * 5 for split in measured}, bound, count, cost)
 
     real = gpu.plan
     monkeypatch.setattr(gpu, "plan", plan)
