@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
     f"tests/engine/test_{name}.py"
     for name in (
-        "scenarios", "policies", "preemption", "padding", "violations", "rings", "ladder", "stop",
+        "scenarios", "transfers", "policies", "preemption", "padding", "violations", "rings", "ladder", "stop",
         "properties", "adoption", "faults",
     )
 ]  # fmt: skip

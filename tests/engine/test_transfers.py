@@ -216,6 +216,8 @@ def test_stopped_while_inputs_come():
     sim.until(115)
     assert sim.engine.stop(grace_ns=0, keep_sessions=True) == {"finished": 0, "failed": 0, "kept": 1}
     assert be.take() == [] and len(sim.events("launch")) == 0
+    # It did not end before the last piece that it had begun, and with that all that followed.
+    assert len(sim.events("fetch")) + sum(what == "fetch" for _, what, *_ in sim.engine.trace()) == 50
 
 
 def test_real_time_tensors_go_with_their_windows(sim):
