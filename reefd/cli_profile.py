@@ -82,6 +82,7 @@ def profile(
 def _tune(folder: Path, kind: str, quiet: bool) -> int:
     from reefd import _engine, resource
     from reefd.gpu.compile import CompileError
+    from reefd.gpu.compilers import Compilers
     from reefd.gpu.lower import LowerError
     from reefd.gpu.stored import processor_for
     from reefd.gpu.tune import Tuner, tune
@@ -94,8 +95,8 @@ def _tune(folder: Path, kind: str, quiet: bool) -> int:
             raise ValueError(
                 f"{folder}: the driver does not say for what it takes code; `reefctl compile --target` says it first"
             )
-        with _Progress(quiet) as progress:
-            made = tune(found, Tuner(device, processor), progress.show)
+        with _Progress(quiet) as progress, Compilers() as compilers:
+            made = tune(found, Tuner(device, processor, compile_sources=compilers, progress=progress.show))
         resource.write_code(found, processor, made.code)
     except (
         resource.ResourceError, _engine.ModelError, _engine.EngineError, CompileError, LowerError, ValueError, OSError,

@@ -18,8 +18,9 @@ import numpy as np
 
 from reefd import _engine, resource
 from reefd.bench.gpu import spread
+from reefd.gpu.compilers import compile_all
 from reefd.gpu.probe import spin_model
-from reefd.gpu.program import Compile, area_bytes, build_program, compile_all, output_step, plan_program
+from reefd.gpu.program import Compile, area_bytes, build_program, output_step, plan_program
 from reefd.resource.load import model_spec
 from reefd.resource.schema import Kernel, ModelFile, Storage
 

@@ -8,7 +8,7 @@ the best by estimate.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from .tiles import candidate_tiles, neighbours, spread_out
 
 Array = NDArray[Any]
 _REAL_TIME = 0
+_COMPILING, _MEASURING = 0.2, 0.1  # shares of all the work, about
 _WEIGHT_POOL = 96 << 20  # bytes of weights that a chain walks through
 _NONE: Argument = ("none", 0, 0, 0)
 Progress = Callable[[str, float], None]  # what is measured, and how much of all was
@@ -67,37 +68,60 @@ class Tuner:
     """Measures on one device."""
 
     def __init__(
-        self, device: _engine.GpuDevice, target: str, effort: Effort = THOROUGH, compile_sources: Compile = compile_all
+        self,
+        device: _engine.GpuDevice,
+        target: str,
+        effort: Effort = THOROUGH,
+        compile_sources: Compile = compile_all,
+        progress: Progress = lambda what, share: None,
     ) -> None:
         self.device, self.target, self.effort, self.compile_sources = device, target, effort, compile_sources
+        self.progress = progress
         self.measured = 0
 
-    def best(self, shape: ConvShape, start: Iterable[Tile] = ()) -> Tile:
-        """Of a bounded number of candidates; `start` are measured too. ValueError: no tile fits this shape."""
-        every = candidate_tiles(shape, TARGETS[self.target])
-        if not every:
-            raise ValueError(f"no tile fits {shape}")
-        first = [*(tile for tile in start if tile in every), *spread_out(every, 1)[: self.effort.first]]
-        times = self._times(shape, list(dict.fromkeys(first)))
-        leaders = sorted(times, key=lambda tile: times[tile])[:2]
-        near = [tile for leader in leaders for tile in neighbours(leader, every) if tile not in times]
-        times |= self._times(shape, list(dict.fromkeys(near))[: self.effort.second])
-        return min(times, key=lambda tile: times[tile])
+    def best(self, shapes: Mapping[ConvShape, Sequence[Tile]]) -> dict[ConvShape, Tile]:
+        """Of a bounded number of candidates for each shape, and of those given with it. All shapes together: so the
+        processors that compile have no gaps. ValueError: no tile fits one of the shapes."""
+        every = {shape: candidate_tiles(shape, TARGETS[self.target]) for shape in shapes}
+        if unfit := [shape for shape, tiles in every.items() if not tiles]:
+            raise ValueError(f"no tile fits {unfit[0]}")
+        first = {
+            shape: [
+                *(tile for tile in start if tile in every[shape]),
+                *spread_out(every[shape], 1)[: self.effort.first],
+            ]
+            for shape, start in shapes.items()
+        }
+        times = self._times(first, 0.0)
+        second = {}
+        for shape, known in times.items():
+            leaders = sorted(known, key=lambda tile: known[tile])[:2]
+            near = [tile for leader in leaders for tile in neighbours(leader, every[shape]) if tile not in known]
+            second[shape] = list(dict.fromkeys(near))[: self.effort.second]
+        for shape, more in self._times(second, 0.6).items():
+            times[shape] |= more
+        return {shape: min(known, key=lambda tile: known[tile]) for shape, known in times.items()}
 
-    def _times(self, shape: ConvShape, tiles: Sequence[Tile]) -> dict[Tile, float]:
-        """Nanoseconds of one launch with each tile; those that the device refuses are left out."""
-        programs = [self._chain(shape, tile) for tile in tiles]
-        times, word = {}, np.zeros(16, np.float32)
-        for tile, built in zip(tiles, self._built(programs), strict=True):
+    def _times(self, tiles: Mapping[ConvShape, Sequence[Tile]], share: float) -> dict[ConvShape, dict[Tile, float]]:
+        """Nanoseconds of one launch with each tile; those that the device refuses are left out. `share` of all the work
+        was done before."""
+        pairs = [(shape, tile) for shape, several in tiles.items() for tile in dict.fromkeys(several)]
+        times: dict[ConvShape, dict[Tile, float]] = {shape: {} for shape in tiles}
+        word = np.zeros(16, np.float32)
+        for number, ((shape, tile), built) in enumerate(zip(pairs, self._built(pairs, share), strict=True)):
+            self.progress(
+                f"measured {number + 1} of {len(pairs)} tiles", share + _COMPILING + _MEASURING * number / len(pairs)
+            )
             try:
-                times[tile] = self._time(_spec(built), [word], [word.copy()]) / self.effort.chain
+                times[shape][tile] = self._time(_spec(built), [word], [word.copy()]) / self.effort.chain
             except (_engine.ModelError, _engine.EngineError):
                 continue  # more shared memory, or a larger cluster, than this device gives
             self.measured += 1
         return times
 
-    def _built(self, programs: Sequence[Program]) -> list[_engine.GpuProgram]:
-        """All compiled together, so that the compiler's processes are started once."""
+    def _built(self, pairs: Sequence[tuple[ConvShape, Tile]], share: float) -> Iterator[_engine.GpuProgram]:
+        """Of each tile its chain, in order. All code is there before the first: a compiler beside would be measured."""
+        programs = [self._chain(shape, tile) for shape, tile in pairs]
         kept: dict[tuple[str, str], bytes] = {}
 
         def collect(sources: Sequence[tuple[str, str]]) -> list[bytes]:
@@ -106,8 +130,11 @@ class Tuner:
 
         for program in programs:
             build_program(program, collect)
-        kept = dict(zip(kept, self.compile_sources(list(kept)), strict=True))
-        return [build_program(program, lambda sources: [kept[source] for source in sources]) for program in programs]
+        for number, (source, code) in enumerate(zip(list(kept), self.compile_sources(list(kept)), strict=True)):
+            self.progress(f"compiled {number + 1} of {len(kept)} tiles", share + _COMPILING * number / len(kept))
+            kept[source] = code
+        for program in programs:
+            yield build_program(program, lambda sources: [kept[source] for source in sources])
 
     def network_time(self, resource: Resource, program: Program, code: Code) -> float:
         """The median time of a request with seeded inputs, nanoseconds."""
@@ -163,19 +190,16 @@ def _spec(program: _engine.GpuProgram) -> _engine.ModelSpec:
     return spec
 
 
-def tune(resource: Resource, tuner: Tuner, progress: Progress = lambda what, share: None) -> Tuned:
+def tune(resource: Resource, tuner: Tuner) -> Tuned:
     """Measures the tiles of a resource's network. LowerError, CompileError, EngineError, ModelError, ResourceError as
     for compiling and loading it."""
     target, model = tuner.target, resource.model
     stored = read_code(resource, target) if target in processors(resource) else None
     before = plan(resource, stored.file) if stored else plan_program(model, resource.weights, target, model.precision)
     leaders = {core(shape): shape for shape in before.tiles}
-    best: dict[ConvShape, Tile] = {}
-    for number, (key, shape) in enumerate(leaders.items()):
-        progress(f"tiles of {number + 1} of {len(leaders)} products", number / (len(leaders) + 1))
-        best[key] = tuner.best(shape, [before.tiles[shape]])
-    progress("the network", len(leaders) / (len(leaders) + 1))
-    tiles = {shape: best[core(shape)] for shape in before.tiles}
+    best = tuner.best({shape: [before.tiles[shape]] for shape in leaders.values()})
+    tuner.progress("the network", 0.9)
+    tiles = {shape: best[leaders[core(shape)]] for shape in before.tiles}
     after = plan_program(model, resource.weights, target, model.precision, tiles)
     made = [
         make(program, tuned_on=tuner.device.info["name"], compile_sources=tuner.compile_sources)

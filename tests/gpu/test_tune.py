@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,12 @@ def test_tiles_are_measured_kept_and_loaded(folder: Path, monkeypatch: pytest.Mo
     # Whatever the machine does meanwhile: the last candidates are the fastest.
     looked: dict[ConvShape, list[Tile]] = {}
 
-    def times(self: tune.Tuner, shape: ConvShape, tiles: list[Tile]) -> dict[Tile, float]:
-        measured = real(self, shape, tiles)
-        looked.setdefault(shape, []).extend(measured)
-        return {tile: 1.0 - len(looked[shape]) - number for number, tile in enumerate(measured)}
+    def times(self: tune.Tuner, tiles: dict[ConvShape, list[Tile]], share: float) -> dict[ConvShape, dict[Tile, float]]:
+        measured = real(self, tiles, share)
+        for shape, found in measured.items():
+            looked.setdefault(shape, []).extend(found)
+            measured[shape] = {tile: 1.0 - len(looked[shape]) - number for number, tile in enumerate(found)}
+        return measured
 
     real = tune.Tuner._times
     monkeypatch.setattr(tune.Tuner, "_times", times)
@@ -137,15 +140,31 @@ def test_a_slower_network_keeps_its_tiles(folder: Path, monkeypatch: pytest.Monk
     assert dict(parse_tiles(made.code.file.tiles)) == before and (made.before_ns, made.after_ns) == (1, 2)
 
 
-def compiling(place: Path) -> bool:
+def compiling(process: subprocess.Popen[str], place: Path) -> bool:
     """A compiler has files there."""
-    return any(place.glob("reef-compile-*"))
+    return any(place.glob("reef-compile-*/*/*"))
+
+
+def starting(process: subprocess.Popen[str], place: Path) -> bool:
+    """The first of the compilers' processes imports what it needs."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue  # it ended meanwhile
+    return False
 
 
 @pytest.mark.skipif(bool(REAL), reason="the compiler for a card makes no files to wait for: unset REEF_TEST_GPU")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", [starting, compiling])
 def test_an_interrupted_tuning_leaves_the_resource_and_says_one_sentence(
-    folder: Path, tmp_path: Path, number: signal.Signals
+    folder: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    moment: Callable[[subprocess.Popen[str], Path], bool],
 ) -> None:
     copy, place = tmp_path / "small", tmp_path / "tmp"
     shutil.copytree(folder, copy)
@@ -160,7 +179,7 @@ def test_an_interrupted_tuning_leaves_the_resource_and_says_one_sentence(
     )
     signal.signal(signal.SIGINT, kept)
     try:
-        wait_until(lambda: compiling(place) or process.poll() is not None, timeout=120)
+        wait_until(lambda: moment(process, place) or process.poll() is not None, timeout=120)
         assert process.poll() is None, process.communicate()
         os.killpg(process.pid, number)  # as a terminal does
         out, errors = process.communicate(timeout=120)
