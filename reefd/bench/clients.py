@@ -21,6 +21,7 @@ import numpy as np
 
 from libreef import Client
 from libreef.tensor import Tensors
+from reefd import bench
 from reefd.bench import child
 from reefd.bench.daemon import BenchError
 
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 FIFO_PRIORITY = 10  # of a real-time client: that of the workers, below the engine
 JITTER = 0.2  # of a period: requests meet the load at every phase
 FIRST_ANSWER_S = 60.0
+
+
+def ring_client() -> Path:
+    """The client in C (reefd/bench/ring). In an editable install it lies beside the extension modules, not here."""
+    for folder in bench.__path__:
+        if (found := Path(folder) / "ring_client").exists():
+            return found
+    raise BenchError("reefd/bench/ring_client is missing: build the project with `make setup`")
 
 
 def _fill(inputs: Tensors) -> None:

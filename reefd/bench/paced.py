@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from reefd.bench import child
+from reefd.bench.clients import ring_client
 from reefd.bench.daemon import BenchError
-from reefd.bench.ring import ring_client
 
 _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reefd import bench
-from reefd.bench import child
+from reefd.bench import child, paced
+from reefd.bench.clients import ring_client
 from reefd.bench.daemon import BenchError, PrivateDaemon, Spinning
 from reefd.bench.report import Case, case
 
 BATCHES = 5
+PACE = 200.0  # requests a second of a client that pauses between them
 SMALL, LARGE = 64, 588 * 1024  # LARGE: a 224 x 224 x 3 picture in float32, the person detector's input
 
 # Case -> rounds in all. Slow ones get fewer: their percentiles settle sooner.
@@ -32,6 +33,7 @@ ROUNDS = {
     "spin_64": 100_000,
     "spin_588k": 20_000,
     "python_spin_64": 50_000,
+    "paced_64": 1_000,
     "wait_64": 10_000,
     "wait_588k": 10_000,
     "raw_spin": 100_000,
@@ -46,6 +48,7 @@ RATIOS = (
     ("spin_588k", "spin_64"),
     ("wait_588k", "wait_64"),
     ("python_spin_64", "spin_64"),
+    ("paced_64", "spin_64"),
     ("unix_socket", "spin_64"),
     ("unix_socket", "wait_64"),
     ("grpc", "spin_64"),
@@ -58,14 +61,6 @@ def _manifest(task: str, size: int) -> str:
 
 
 TASKS = {SMALL: "echo-64", LARGE: "echo-588k"}
-
-
-def ring_client() -> Path:
-    """The C side. In an editable install it lies beside the extension modules, not beside this file."""
-    for folder in bench.__path__:
-        if (found := Path(folder) / "ring_client").exists():
-            return found
-    raise BenchError("reefd/bench/ring_client is missing: build the project with `make setup`")
 
 
 def _times(command: list[str | Path], environment: Mapping[str, str] | None = None) -> np.ndarray:
@@ -105,6 +100,8 @@ class _Batch:
                 module = [sys.executable, "-m", "reefd.bench.ring_python", TASKS[SMALL]]
                 command = [*module, str(self._rounds["python_spin_64"]), str(self._cpu)]
                 times["python_spin_64"] = _times(command, daemon.environment)
+                seconds = self._rounds["paced_64"] / PACE
+                times["paced_64"] = paced.requests(TASKS[SMALL], daemon.socket, seconds, PACE, cpu=self._cpu).whole
         return times
 
     def _grpc(self) -> np.ndarray:
