@@ -34,8 +34,26 @@ template <class K> struct ConvOutput {
             return Chunk{};
     }
 
-    REEF_MEMBER float finish(float value, float extra, int channel) const {
-        if constexpr (K::BIAS) value += ((const float*)args.p[2])[channel];
+    struct Bias {
+        float of[wide];
+    };
+    REEF_MEMBER Bias bias(int channel, bool wanted) const {
+        Bias bias{};
+        if constexpr (K::BIAS && wide > 1) {
+#pragma unroll
+            for (int e = 0; e < wide; e += 4) {
+                Chunk four = load_chunk((const float*)args.p[2] + channel + e, wanted);
+#pragma unroll
+                for (int f = 0; f < 4; f++) bias.of[e + f] = bits_to_float(four.word[f]);
+            }
+        } else if constexpr (K::BIAS) {
+            if (wanted) bias.of[0] = ((const float*)args.p[2])[channel];
+        }
+        return bias;
+    }
+
+    REEF_MEMBER float finish(float value, float bias, float extra, int channel) const {
+        if constexpr (K::BIAS) value += bias;
         if constexpr (K::RESIDUAL && !K::ACTIVATION_FIRST) value += extra;
         if constexpr (K::PRELU) value = value >= 0 ? value : value * ((const float*)args.p[4])[channel];
         value = activate<K::ACTIVATION>(value, K::ALPHA, K::BETA);
@@ -43,13 +61,13 @@ template <class K> struct ConvOutput {
         return value;
     }
 
-    REEF_MEMBER void store(const float* value, const Chunk& extra_chunk, int pixel, int channel) const {
+    REEF_MEMBER void store(const float* value, const Bias& bias, const Chunk& extra_chunk, int pixel, int channel) const {
         Out* y = (Out*)args.p[5];
         if constexpr (K::Y_WIDE) {
             float extra[wide], result[wide];
             unpack(extra_chunk, extra, Out{});
 #pragma unroll
-            for (int e = 0; e < wide; e++) result[e] = finish(value[e], extra[e], channel + e);
+            for (int e = 0; e < wide; e++) result[e] = finish(value[e], bias.of[e], extra[e], channel + e);
             *(Chunk*)(y + (i64)pixel * K::Y_PITCH + channel) = pack(result, Out{});
         } else {
             float extra = 0;
@@ -59,7 +77,7 @@ template <class K> struct ConvOutput {
             constexpr int area = K::OH * K::OW;
             i64 at = K::Y_NCHW ? ((i64)(pixel / area) * K::Y_PITCH + channel) * area + pixel % area
                                : (i64)pixel * K::Y_PITCH + channel;
-            from_float(finish(value[0], extra, channel), y[at]);
+            from_float(finish(value[0], bias.of[0], extra, channel), y[at]);
         }
     }
 };
@@ -87,63 +105,18 @@ template <class K> struct Conv {
         // Weights do not depend on the kernel before: their first tiles are under way before it has ended.
         dependency_launch();
         WeightTile<K> weights(args.p[1], column_tile, group);
+        constexpr int least = G::tiles / shares;  // of k-tiles in a share
 #pragma unroll
         for (int s = 0; s < ahead; s++)
-            if (s < count) {
+            if (s < least || s < count) {
                 weights.issue(right(s), first + s);
                 weights.land(right(s));
             }
-        InputTile<K> input(args.p[0], row_tile, group);
-        dependency_wait();
-        gate.begin();
-#pragma unroll
-        for (int s = 0; s < ahead; s++) {
-            if (s < count) {
-                input.issue(left(s), first + s);
-                input.land(left(s));
-            }
-            copies_commit();
-        }
-
-        gate.ready();
-
-        typename ProductOf<K, K::TENSOR_CORES>::Type product;
-        bool left_early = false;
-        for (int t = 0, stage = 0; t < count; t++) {
-            copies_wait<ahead - 1>();
-            if (!Preemptible || t % K::PERIOD != 0) {
-                barrier();
-            } else if (gate.look()) {
-                left_early = true;
-                break;
-            }
-            int next = stage == 0 ? K::STAGES - 1 : stage - 1;
-            bool more = t + ahead < count;
-            if (more) {
-                input.issue(left(next), first + t + ahead);
-                weights.issue(right(next), first + t + ahead);
-            }
-            copies_commit();
-            product.add(left(stage), right(stage));
-            if (more) {
-                input.land(left(next));
-                weights.land(right(next));
-            }
-            stage = stage + 1 == K::STAGES ? 0 : stage + 1;
-        }
-        copies_wait<0>();
-        if (K::CLUSTER == 1 && left_early) return;
-
-        // The pipeline's memory now takes the sums. A cluster meets here whether or not a block was told to leave.
-        barrier();
-        float* sums = (float*)(memory + L::header);
-        if (!left_early) product.spill(sums, L::pitch);
         constexpr int groups_across = K::BN / O::wide;
         constexpr int items = K::BM * groups_across / K::CLUSTER;
         constexpr int items_each = (items + K::THREADS - 1) / K::THREADS;
         static_assert(K::BM * groups_across % K::CLUSTER == 0, "blocks of a cluster share the outputs");
         O output{args};
-        Chunk extra[items_each] = {};
         auto item_of = [&](int i) { return rank * items + i * K::THREADS + thread_index(); };
         auto pixel_of = [&](int item) { return row_tile * K::BM + item / groups_across; };
         auto column_of = [&](int item) { return item % groups_across * O::wide; };
@@ -152,25 +125,106 @@ template <class K> struct Conv {
                    (G::pixels % K::BM == 0 || pixel_of(item) < G::pixels) &&
                    (K::O % K::BN == 0 || column_tile * K::BN + column_of(item) < K::O);
         };
-        if constexpr (K::RESIDUAL && K::PARTS == 1)
+        // What is added to the sums is loaded while they are computed, where registers allow it. A bias is constant.
+        constexpr bool early_ends = REEF_ASYNC_COPIES && K::PARTS == 1 && items_each * O::wide <= 16;
+        typename O::Bias bias[items_each];
+        Chunk extra[items_each] = {};
+        auto channel_of = [&](int item) { return group * K::O + column_tile * K::BN + column_of(item); };
+        auto load_biases = [&] {
 #pragma unroll
-            for (int i = 0; i < items_each; i++) {
-                int item = item_of(i);
-                if (wanted(i, item))
-                    extra[i] = output.residual(pixel_of(item), group * K::O + column_tile * K::BN + column_of(item));
-            }
-        if constexpr (K::CLUSTER > 1) {
-            if constexpr (Preemptible)
-                if (thread_index() == 0) ((u32*)memory)[4] = left_early;
-            cluster_barrier();
-            if constexpr (Preemptible) {
-                u32 leaving = 0;
-                for (int r = 0; r < K::CLUSTER; r++) leaving |= cluster_load(memory + 16, r).word[0];
-                if (leaving) {
-                    cluster_barrier();  // nobody's shared memory may go while another still reads it
-                    return;
+            for (int i = 0; i < items_each; i++) bias[i] = output.bias(channel_of(item_of(i)), wanted(i, item_of(i)));
+        };
+        auto load_residuals = [&] {
+            if constexpr (K::RESIDUAL && K::PARTS == 1) {
+#pragma unroll
+                for (int i = 0; i < items_each; i++) {
+                    int item = item_of(i);
+                    if (wanted(i, item)) extra[i] = output.residual(pixel_of(item), channel_of(item));
                 }
             }
+        };
+        if constexpr (early_ends) load_biases();
+        InputTile<K> input(args.p[0], row_tile, group);
+        typename ProductOf<K, K::TENSOR_CORES>::Type product;
+        typename InputTile<K>::Places places[ahead];
+        if constexpr (InputTile<K>::asynchronous)
+#pragma unroll
+            for (int s = 0; s < ahead; s++) {
+                input.find(first + s, places[s]);
+                places[s].settled();
+            }
+        dependency_wait();
+        gate.begin();
+#pragma unroll
+        for (int s = 0; s < ahead; s++) {
+            if (s < least || s < count) {
+                if constexpr (InputTile<K>::asynchronous)
+                    input.issue(left(s), places[s]);
+                else
+                    input.issue(left(s), first + s);
+                input.land(left(s));
+            }
+            copies_commit();
+        }
+        if constexpr (early_ends) load_residuals();
+
+        // The first check point stands before the loop, while the first tiles are on their way, and a share of at most PERIOD
+        // k-tiles has no other: its loop is the plain form's, which a branch in it would keep the compiler from unrolling.
+        constexpr bool looks_again = Preemptible && (G::tiles + shares - 1) / shares > K::PERIOD;
+        bool leaving = false;
+        if constexpr (Preemptible) {
+            leaving = looks_again ? gate.check() : gate.stop();
+            if (K::CLUSTER == 1 && REEF_RARELY(leaving)) {
+                copies_wait<0>();
+                return;
+            }
+        }
+        if (!REEF_RARELY(leaving))
+            for (int t = 0, stage = 0; t < count; t++) {
+                copies_wait<ahead - 1>();
+                if (looks_again && t > 0 && t % K::PERIOD == 0) {
+                    leaving = gate.check_again();
+                    if (REEF_RARELY(leaving)) break;
+                } else {
+                    barrier();
+                }
+                int next = stage == 0 ? K::STAGES - 1 : stage - 1;
+                bool more = t + ahead < count;
+                if (more) {
+                    input.issue(left(next), first + t + ahead);
+                    weights.issue(right(next), first + t + ahead);
+                }
+                copies_commit();
+                product.add(left(stage), right(stage));
+                if (more) {
+                    input.land(left(next));
+                    weights.land(right(next));
+                }
+                stage = stage + 1 == K::STAGES ? 0 : stage + 1;
+            }
+        copies_wait<0>();
+        if (looks_again && K::CLUSTER == 1 && REEF_RARELY(leaving)) return;
+
+        // The pipeline's memory now takes the sums. A cluster meets here whether or not a block was told to leave.
+        barrier();
+        float* sums = (float*)(memory + L::header);
+        if (!REEF_RARELY(leaving)) product.spill(sums, L::pitch);
+        if constexpr (!early_ends) load_residuals();
+        // Blocks of a cluster leave together: what each was told travels beside the sums, and is asked for with them.
+        u32 told[Preemptible ? K::CLUSTER : 1] = {};
+        auto one_left = [&] {
+            u32 any = 0;
+#pragma unroll
+            for (u32 each : told) any |= each;
+            return any != 0;
+        };
+        if constexpr (K::CLUSTER > 1) {
+            if constexpr (Preemptible)
+                if (thread_index() == 0) ((u32*)memory)[16] = leaving;
+            cluster_barrier();
+            if constexpr (Preemptible)
+#pragma unroll
+                for (int r = 0; r < K::CLUSTER; r++) told[r] = cluster_load(memory + 64, r).word[0];
         } else {
             barrier();
         }
@@ -198,16 +252,24 @@ template <class K> struct Conv {
                         }
                     }
                 }
-            int pixel = pixel_of(item), channel = group * K::O + column_tile * K::BN + column_of(item);
+            if (Preemptible && K::CLUSTER > 1 && REEF_RARELY(one_left())) break;
+            int pixel = pixel_of(item), channel = channel_of(item);
             if constexpr (K::PARTS > 1) {
                 float* to = (float*)args.p[5] + ((i64)part * G::pixels + pixel) * (K::GROUPS * K::O) + channel;
 #pragma unroll
                 for (int e = 0; e < O::wide; e++) to[e] = value[e];
             } else {
-                output.store(value, extra[i], pixel, channel);
+                if constexpr (!early_ends) bias[i] = output.bias(channel, true);
+                output.store(value, bias[i], extra[i], pixel, channel);
             }
         }
-        if constexpr (K::CLUSTER > 1) cluster_barrier();
+        // Nobody's shared memory may go while another still reads it. What is not used may still be on its way.
+        if constexpr (K::CLUSTER > 1) {
+            if (Preemptible && REEF_RARELY(one_left()))
+                cluster_barrier();
+            else
+                cluster_meeting();
+        }
     }
 };
 
@@ -236,6 +298,6 @@ template <class K> struct ConvReduce {
             }
         }
         if (fits_at_once<K> && gate.stop()) return;
-        if (item < items) output.store(value, extra, pixel, channel);
+        if (item < items) output.store(value, output.bias(channel, true), extra, pixel, channel);
     }
 };

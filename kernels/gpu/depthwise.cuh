@@ -52,6 +52,10 @@ template <class K> struct Depthwise {
         for (int p = 0; p < K::STRIP; p++)
 #pragma unroll
             for (int e = 0; e < wide; e++) sum[p][e] = bias[e];
+        // The first row of weights is under way before the kernel before has ended, all others beside the data.
+        Loaded<T, wide> row[K::KW];
+#pragma unroll
+        for (int kw = 0; kw < K::KW; kw++) row[kw].from(w + kw * K::O + channel, some);
         dependency_wait();
         gate.begin();
         if (!fits_at_once<K> && gate.stop()) return;
@@ -78,7 +82,10 @@ template <class K> struct Depthwise {
         for (int kh = 0; kh < K::KH; kh++) {
             float weight[K::KW][wide];
 #pragma unroll
-            for (int kw = 0; kw < K::KW; kw++) read(w + (kh * K::KW + kw) * K::O + channel, weight[kw], some);
+            for (int kw = 0; kw < K::KW; kw++) {
+                if (kh > 0) row[kw].from(w + (kh * K::KW + kw) * K::O + channel, some);
+                row[kw].to(weight[kw]);
+            }
             if (kh > 0) load(kh);
 #pragma unroll
             for (int s = 0; s < span; s++) {

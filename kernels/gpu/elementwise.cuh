@@ -91,31 +91,49 @@ template <class K> struct Unary {
         constexpr int wide = K::WIDE, across = K::C / wide, items = K::ROWS * across;
         static_assert(K::BLOCKS == (items + K::THREADS * K::EACH - 1) / (K::THREADS * K::EACH), "the launch matches");
         Gate<Preemptible> gate(place, block_index());
-        gate.enter();
-        if (!fits_at_once<K> && gate.stop()) return;
+        dependency_launch();
         const int first = block_index() * K::EACH * K::THREADS + thread_index();
-        float value[K::EACH][wide];
+        auto some = [&](int i) { return items % (K::THREADS * K::EACH) == 0 || first + i * K::THREADS < items; };
+        // A few of them are under way before the kernel before has ended; behind a check point they would be waited for alone.
+        constexpr bool early = (K::AFFINE || K::PRELU) && K::EACH * wide <= 16;
+        Loaded<float, wide> scale[K::EACH], shift[K::EACH];
+        auto constants = [&](int i) {
+            const int channel = (first + i * K::THREADS) % across * wide;
+            if constexpr (K::AFFINE || K::PRELU) scale[i].from((const float*)args.p[1] + channel, some(i));
+            if constexpr (K::AFFINE) shift[i].from((const float*)args.p[2] + channel, some(i));
+        };
+        const typename K::In* from[K::EACH];
+        typename K::Out* to[K::EACH];
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
-            int item = first + i * K::THREADS;
-            if (items % (K::THREADS * K::EACH) != 0 && item >= items) break;
-            read_elements<true>((const typename K::In*)args.p[0] + (i64)(item / across) * K::X_PITCH + item % across * wide,
-                                value[i]);
+            const int item = first + i * K::THREADS;
+            from[i] = (const typename K::In*)args.p[0] + (i64)(item / across) * K::X_PITCH + item % across * wide;
+            to[i] = (typename K::Out*)args.p[3] + (i64)(item / across) * K::Y_PITCH + item % across * wide;
+            if constexpr (early) constants(i);
         }
+        dependency_wait();
+        gate.begin();
+        if (!fits_at_once<K> && gate.stop()) return;
+        Loaded<typename K::In, wide> loaded[K::EACH];
+#pragma unroll
+        for (int i = 0; i < K::EACH; i++) loaded[i].from(from[i], some(i));
         if (fits_at_once<K> && gate.stop()) return;
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
-            int item = first + i * K::THREADS, channel = item % across * wide;
-            if (items % (K::THREADS * K::EACH) != 0 && item >= items) break;
+            if (!some(i)) break;
+            if constexpr (!early) constants(i);
+            float value[wide], factor[wide], addend[wide];
+            loaded[i].to(value);
+            if constexpr (K::AFFINE || K::PRELU) scale[i].to(factor);
+            if constexpr (K::AFFINE) shift[i].to(addend);
 #pragma unroll
             for (int e = 0; e < wide; e++) {
-                float x = value[i][e];
-                if constexpr (K::AFFINE)
-                    x = fused_multiply_add(x, ((const float*)args.p[1])[channel + e], ((const float*)args.p[2])[channel + e]);
-                if constexpr (K::PRELU) x = x >= 0 ? x : x * ((const float*)args.p[1])[channel + e];
-                value[i][e] = activate<K::ACTIVATION>(x, K::ALPHA, K::BETA);
+                float x = value[e];
+                if constexpr (K::AFFINE) x = fused_multiply_add(x, factor[e], addend[e]);
+                if constexpr (K::PRELU) x = x >= 0 ? x : x * factor[e];
+                value[e] = activate<K::ACTIVATION>(x, K::ALPHA, K::BETA);
             }
-            write_elements(value[i], (typename K::Out*)args.p[3] + (i64)(item / across) * K::Y_PITCH + channel);
+            write_elements(value, to[i]);
         }
     }
 };

@@ -14,10 +14,17 @@
 // blocks of kernel `next` left (`left_under`): those with that epoch in their word run, the others had finished. Blocks of
 // later kernels all run, since none can have finished; no word of the record is ever cleared.
 //
-// All threads of a block leave together: thread 0 decides, and the decision travels through shared memory across a
-// barrier that the kernel has anyway (a barrier that reduces a flag was slower). Two words take turns, so that a decision
-// is still readable while thread 0 writes the next. After its last check point a block always finishes: deciding once
-// more before the first store cost convolutions more than an earlier, cheaper first look had saved.
+// All threads of a block leave together: what thread 0 loaded travels through shared memory across a barrier that the kernel
+// has anyway, and all compare (a barrier that reduces a flag was slower). Two places take turns, so that one is still
+// readable while thread 0 writes the next. After its last check point a block always finishes: deciding once more before
+// the first store cost convolutions more than an earlier, cheaper first look had saved.
+//
+// What it costs is time in which nothing else is under way, so the text keeps an order that compilers would not:
+//   - the epoch's load is the first after dependency_wait(), before those of the data: keep_order() holds it there. Moved
+//     behind them, as ptxas does, it arrives last, and everybody waits for it;
+//   - nothing uses it before the data's loads are issued: it is stored as it came, and compared behind the barrier;
+//   - what a kernel needs beside its data is loaded before the check point, or it is waited for on its own behind it;
+//   - what is rare stands apart, and a short loop has no check point, so that it is compiled as in the plain form.
 //
 // A kernel may start before the one before it has ended (programmatic dependent launch), so the epoch is first read in
 // begin(), after dependency_wait(): valid then, it was valid for every block of every kernel before, since an epoch never
@@ -56,13 +63,12 @@ template <bool Preemptible> struct Gate;
 template <> struct Gate<false> {
     REEF_MEMBER Gate(const Place&, u32) {}
     REEF_MEMBER void begin() {}
-    REEF_MEMBER void ready() {}
     // The barrier of the loop. True: leave now.
     REEF_MEMBER bool check() {
         barrier();
         return false;
     }
-    REEF_MEMBER bool look() { return check(); }
+    REEF_MEMBER bool check_again() { return check(); }
     REEF_MEMBER void enter() {
         dependency_launch();
         dependency_wait();
@@ -73,57 +79,43 @@ template <> struct Gate<false> {
 // Loads are kept as they come and looked at where a decision is made: a use stalls the thread until its load is there.
 template <> struct Gate<true> {
     const Place& place;
-    u32* words;  // two words of shared memory, at its start, which take turns
+    Chunk* told;  // at the start of shared memory: what thread 0 saw, in two places by turns, and its judgement
     u32 block;   // its number, or the cluster's where a cluster is the unit of restoration
     Chunk window;
     u32 seen;
     u32 turn;  // counts decisions
 
     REEF_MEMBER Gate(const Place& where, u32 number)
-        : place(where), words((u32*)shared_memory()), block(number), window{}, seen(0), turn(0) {
+        : place(where), told((Chunk*)shared_memory()), block(number), window{}, seen(0), turn(0) {
         if (thread_index() == 0) window = load_words(place.window);
     }
 
     // Directly after dependency_wait().
     REEF_MEMBER void begin() {
-        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);
-    }
-
-    // Thread 0: no earlier window has finished this block.
-    REEF_MEMBER bool wanted() const {
-        if (place.kernel != window.word[Window::next]) return place.kernel > window.word[Window::next];
-        const u32 under = window.word[Window::left_under];
-        return under == 0 || load_relaxed(place.left + block) == under;
-    }
-    // Before the first decision: a block that is not wanted takes its window for stale.
-    REEF_MEMBER void ready() {
-        if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;
+        seen = load_relaxed_if(place.queue_epoch, thread_index() == 0, seen);
+        keep_order();
     }
 
     // The barrier of a loop. True: leave now.
     REEF_MEMBER bool check() {
-        if (turn == 0) ready();
-        return look();
-    }
-    // The same where ready() was called ahead of the loop.
-    REEF_MEMBER bool look() {
-        decide();
+        tell(resumed());
         barrier();
-        if (thread_index() == 0 && place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);
+        look();
         return decided();
     }
-
-    REEF_MEMBER void decide() {
-        if (thread_index() == 0) words[turn & 1] = moved_on(seen, window.word[Window::epoch]);
+    // The same where the block has passed a check point before.
+    REEF_MEMBER bool check_again() {
+        tell(false);
+        barrier();
+        look();
+        return decided();
     }
-    REEF_MEMBER bool decided() {
-        const bool leave = words[turn & 1] != 0;
-        turn++;
-        if (leave && thread_index() == 0 && wanted()) {
-            store_relaxed(place.left + block, window.word[Window::epoch]);
-            lower(place.window + Window::least_left, place.kernel);
-        }
-        return leave;
+    // The only check point of a kernel without a loop, before its first store; the plain form has no barrier there.
+    // True: leave now.
+    REEF_MEMBER bool stop() {
+        tell(resumed());
+        barrier();
+        return decided();
     }
 
     // The start of a kernel that has nothing to do before the one before it has ended.
@@ -132,12 +124,41 @@ template <> struct Gate<true> {
         dependency_wait();
         begin();
     }
-    // The only check point of a kernel without a loop, before its first store; the plain form has no barrier there.
-    // True: leave now.
-    REEF_MEMBER bool stop() {
-        ready();
-        decide();
+
+    // Thread 0 stores what it loaded and all compare: a store keeps its place behind the loads of a kernel's data, where
+    // arithmetic would be moved in front of them and wait there.
+    REEF_MEMBER void tell(bool doubt) {
+        keep_order();
+        if (thread_index() == 0) told[turn & 1] = Chunk{{seen, window.word[Window::epoch], doubt, 0}};
+    }
+    REEF_MEMBER bool decided() {
+        const Chunk now = told[turn & 1];
+        turn++;
+        return REEF_RARELY(moved_on(now.word[0], now.word[1]) | (now.word[2] != 0)) && judged();
+    }
+    REEF_MEMBER void look() {
+        if (thread_index() == 0 && place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);
+    }
+
+    // Thread 0: an earlier window may have finished this block.
+    REEF_MEMBER bool resumed() const {
+        return place.kernel < window.word[Window::next] + (window.word[Window::left_under] != 0);
+    }
+    // All threads, where the epoch moved on or there is doubt: thread 0 asks the record. True: leave. A finished block
+    // leaves without a word.
+    REEF_MEMBER bool judged() {
+        if (thread_index() == 0) {
+            const u32 epoch = window.word[Window::epoch], under = window.word[Window::left_under];
+            const bool finished = place.kernel < window.word[Window::next] ||
+                                  (resumed() && load_relaxed(place.left + block) != under);
+            const bool stale = moved_on(seen, epoch);
+            if (stale && !finished) {
+                store_relaxed(place.left + block, epoch);
+                lower(place.window + Window::least_left, place.kernel);
+            }
+            told[2].word[0] = stale || finished;
+        }
         barrier();
-        return decided();
+        return told[2].word[0] != 0;
     }
 };

@@ -28,38 +28,47 @@ template <class K> struct Gemv {
         Chunk early[ahead];
 #pragma unroll
         for (int s = 0; s < ahead; s++) early[s] = weights(s);
+        auto operand = [&](int m, int step) {
+            int c = step * K::LANES + lane;
+            if constexpr (K::DEPTH % chunk == 0) return load_chunk(x + m * K::DEPTH + c * chunk, c < chunks);
+            float b[chunk];
+#pragma unroll
+            for (int e = 0; e < chunk; e++)
+                b[e] = c * chunk + e < K::DEPTH ? as_float(x[m * K::DEPTH + c * chunk + e]) : 0.0f;
+            return pack(b, T{});
+        };
         dependency_wait();
         gate.begin();
-        float sum[K::M] = {};
-        auto add = [&](const Chunk& w, int step) {
-            int c = step * K::LANES + lane;
+        // A few are loaded before the check point, and again a turn ahead; more would not fit into registers.
+        constexpr bool together = K::M * ahead <= 8;
+        Chunk values[ahead][together ? K::M : 1];
+        auto load_values = [&](int first) {
 #pragma unroll
-            for (int m = 0; m < K::M; m++) {
-                if (chunks % K::LANES != 0 && c >= chunks) continue;
-                Chunk values;
-                if constexpr (K::DEPTH % chunk == 0) {
-                    values = load_chunk(x + m * K::DEPTH + c * chunk, true);
-                } else {
-                    float b[chunk];
+            for (int s = 0; s < ahead; s++)
 #pragma unroll
-                    for (int e = 0; e < chunk; e++)
-                        b[e] = c * chunk + e < K::DEPTH ? as_float(x[m * K::DEPTH + c * chunk + e]) : 0.0f;
-                    values = pack(b, T{});
-                }
-                sum[m] = dot(w, values, sum[m], T{});
-            }
+                for (int m = 0; m < (together ? K::M : 1); m++) values[s][m] = operand(m, first + s);
         };
+        if constexpr (together) load_values(0);
+        constexpr int period = 8 * ahead;  // steps between two check points
+        constexpr bool looks_again = Preemptible && steps > period;
+        if (looks_again ? gate.check() : gate.stop()) return;
+        float sum[K::M] = {};
 #pragma unroll 1  // or a compiler that unrolls it loads far ahead, past check points, and runs out of registers
         for (int first = 0; first < steps; first += ahead) {
-            if (gate.check()) return;
+            if (looks_again && first > 0 && first % period == 0 && gate.check_again()) return;
             Chunk now[ahead];
 #pragma unroll
             for (int s = 0; s < ahead; s++) now[s] = early[s];
 #pragma unroll
             for (int s = 0; s < ahead; s++) early[s] = first + ahead + s < steps ? weights(first + ahead + s) : Chunk{};
 #pragma unroll
-            for (int s = 0; s < ahead; s++)
-                if (first + s < steps) add(now[s], first + s);
+            for (int s = 0; s < ahead; s++) {
+                if (first + s >= steps || (chunks % K::LANES != 0 && (first + s) * K::LANES + lane >= chunks)) continue;
+#pragma unroll
+                for (int m = 0; m < K::M; m++)
+                    sum[m] = dot(now[s], together ? values[s][together ? m : 0] : operand(m, first + s), sum[m], T{});
+            }
+            if (together && first + ahead < steps) load_values(first + ahead);
         }
         float* shared = (float*)(shared_memory() + 128);  // [m][thread]
 #pragma unroll

@@ -56,34 +56,42 @@ template <class K> struct Copy {
         using Out = typename K::Out;
         static_assert(K::BLOCKS == (items + K::THREADS * K::EACH - 1) / (K::THREADS * K::EACH), "the launch matches");
         Gate<Preemptible> gate(place, block_index());
-        gate.enter();
-        if (!fits_at_once<K> && gate.stop()) return;
+        dependency_launch();
         const In* x = (const In*)args.p[0] + K::X_OFFSET;
         Out* y = (Out*)args.p[1] + K::Y_OFFSET;
         const int first = block_index() * K::EACH * K::THREADS + thread_index();
         Chunk chunk[wide > 1 ? K::EACH : 1];
         Out value[wide > 1 ? 1 : K::EACH];
+        const In* from[K::EACH];
+        Out* to[K::EACH];
+        bool valid[K::EACH];
         auto some = [&](int i) { return items % (K::THREADS * K::EACH) == 0 || first + i * K::THREADS < items; };
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
-            if (!some(i)) break;
             Region at(first + i * K::THREADS);
-            bool valid = true;
-            i64 from = at.source(valid);
+            valid[i] = some(i);
+            from[i] = x + at.source(valid[i]);
+            to[i] = y + at.target();
+        }
+        dependency_wait();
+        gate.begin();
+        if (!fits_at_once<K> && gate.stop()) return;
+#pragma unroll
+        for (int i = 0; i < K::EACH; i++) {
+            if (!some(i)) break;
             if constexpr (wide > 1)
-                chunk[i] = load_chunk(x + from, true);
+                chunk[i] = load_chunk(from[i], true);
             else
-                value[i] = valid ? convert<Out>(x[from]) : convert<Out>(bits_to_float((u32)K::FILL_BITS));
+                value[i] = valid[i] ? convert<Out>(*from[i]) : convert<Out>(bits_to_float((u32)K::FILL_BITS));
         }
         if (fits_at_once<K> && gate.stop()) return;
 #pragma unroll
         for (int i = 0; i < K::EACH; i++) {
             if (!some(i)) break;
-            i64 to = Region(first + i * K::THREADS).target();
             if constexpr (wide > 1)
-                *(Chunk*)(y + to) = chunk[i];
+                *(Chunk*)to[i] = chunk[i];
             else
-                y[to] = value[i];
+                *to[i] = value[i];
         }
     }
 };

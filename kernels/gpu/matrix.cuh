@@ -16,6 +16,7 @@ template <class K> struct TensorCoreProduct {
 
     float sum[row_parts][column_parts][4];
     int lane, slice, first_row, first_column;
+    int left_at, right_at;  // this lane's chunks of the first step
 
     REEF_MEMBER TensorCoreProduct() : sum{} {
         int warp = thread_index() / 32;
@@ -23,19 +24,26 @@ template <class K> struct TensorCoreProduct {
         slice = warp / (K::WM * K::WN);
         first_row = warp % K::WM * (K::BM / K::WM);
         first_column = warp / K::WM % K::WN * (K::BN / K::WN);
+        left_at = G::place(first_row + lane % 16, slice * 2 + lane / 16);
+        right_at = G::place(first_column + lane % 8 + lane / 16 * 8, slice * 2 + lane / 8 % 2);
+        settle(left_at);
+        settle(right_at);
     }
 
     REEF_MEMBER void add(const Chunk* left, const Chunk* right) {
 #pragma unroll
         for (int step = 0; step < K::BK / 16 / K::SLICES; step++) {
-            int column = (step * K::SLICES + slice) * 2;
+            // Columns of a step differ from the first one's in bits that those do not have, and 16 rows on the order of a
+            // row's chunks is the same.
+            constexpr int rows16 = 16 * G::columns;
+            const int column = step * K::SLICES * 2;
             u32 a[row_parts][4], b[column_parts / 2][4];
 #pragma unroll
             for (int i = 0; i < row_parts; i++)
-                load_matrices(a[i], left + G::place(first_row + i * 16 + lane % 16, column + lane / 16));
+                load_matrices(a[i], left + (left_at ^ column) + i * rows16);
 #pragma unroll
             for (int j = 0; j < column_parts / 2; j++)
-                load_matrices(b[j], right + G::place(first_column + j * 16 + lane % 8 + lane / 16 * 8, column + lane / 8 % 2));
+                load_matrices(b[j], right + (right_at ^ column) + j * rows16);
 #pragma unroll
             for (int i = 0; i < row_parts; i++)
 #pragma unroll

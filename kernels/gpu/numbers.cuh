@@ -72,6 +72,33 @@ template <bool Dense, class C, class T, int Wide> REEF_DEVICE void read_elements
     }
 }
 
+// WIDE neighbouring elements as they lie in memory, zeros where not valid: a load that is not looked at yet.
+template <class T, int Wide> struct Loaded {
+    static constexpr int chunk = Traits<T>::chunk;
+    static_assert(Wide % chunk == 0, "whole chunks");
+    Chunk held[Wide / chunk];
+
+    REEF_MEMBER void from(const T* place, bool valid) {
+#pragma unroll
+        for (int c = 0; c < Wide / chunk; c++) held[c] = load_chunk(place + c * chunk, valid);
+    }
+    REEF_MEMBER void to(float (&value)[Wide]) const {
+#pragma unroll
+        for (int c = 0; c < Wide / chunk; c++) {
+            float part[chunk];
+            unpack(held[c], part, T{});
+#pragma unroll
+            for (int i = 0; i < chunk; i++) value[c * chunk + i] = part[i];
+        }
+    }
+};
+template <class T> struct Loaded<T, 1> {
+    float held;
+
+    REEF_MEMBER void from(const T* place, bool valid) { held = valid ? convert<float>(*place) : 0.0f; }
+    REEF_MEMBER void to(float (&value)[1]) const { value[0] = held; }
+};
+
 template <class C, class T, int Wide> REEF_DEVICE void write_elements(const C (&value)[Wide], T* to) {
     if constexpr (Wide > 1) {
         constexpr int chunk = Traits<T>::chunk;

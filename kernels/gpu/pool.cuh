@@ -16,36 +16,53 @@ template <class K> struct Pool {
 
     template <bool Preemptible> REEF_DEVICE void run(const Args& args, const Place& place) {
         Gate<Preemptible> gate(place, block_index());
-        gate.enter();
-        if (!fits_at_once<K> && gate.stop()) return;
+        dependency_launch();
         int spread = thread_index() / items_here, item = block_index() * items_here + thread_index() % items_here;
         bool some = items % items_here == 0 || item < items;
         int pixel = item / groups_across, channel = item % groups_across * wide;
         int image = pixel / (K::OH * K::OW), at = pixel % (K::OH * K::OW);
         int top = at / K::OW * K::SH - K::PT, left = at % K::OW * K::SW - K::PL;
 
+        // A few taps are loaded together; a window that is small enough is under way before the check point.
+        constexpr int each = (taps + K::SPREAD - 1) / K::SPREAD, batch = each < 9 ? each : 9;
+        const T* from[batch];
+        bool valid[batch];
+        int counted = 0;
+        auto find = [&](int start) {
+#pragma unroll
+            for (int i = 0; i < batch; i++) {
+                int tap = (start + i) * K::SPREAD + spread;
+                int row = top + tap / K::KW * K::DH, column = left + tap % K::KW * K::DW;
+                bool inside = tap < taps && (unsigned)row < K::H && (unsigned)column < K::W;
+                // Pixels of the padding count, those that only a ceiling of the output size adds do not.
+                bool padded = tap < taps && row < K::H + K::PB && column < K::W + K::PR;
+                counted += K::COUNT_PADDING ? padded : inside;
+                valid[i] = some && inside;
+                from[i] = (const T*)args.p[0] + ((i64)(image * K::H + row) * K::W + column) * K::X_PITCH + channel;
+            }
+        };
+        find(0);
         float total[wide];
 #pragma unroll
         for (int e = 0; e < wide; e++) total[e] = K::MAXIMUM ? bits_to_float(0xff800000u) : 0.0f;
-        int counted = 0;
-#pragma unroll(taps / K::SPREAD <= 9 ? 9 : 4)
-        for (int tap = spread; tap < taps; tap += K::SPREAD) {
-            int row = top + tap / K::KW * K::DH, column = left + tap % K::KW * K::DW;
-            bool inside = (unsigned)row < K::H && (unsigned)column < K::W;
-            // Pixels of the padding count, those that only a ceiling of the output size adds do not.
-            bool padded = row < K::H + K::PB && column < K::W + K::PR;
-            counted += K::COUNT_PADDING ? padded : inside;
-            if (!some || !inside) continue;
-            const T* from = (const T*)args.p[0] + ((i64)(image * K::H + row) * K::W + column) * K::X_PITCH + channel;
-            float value[wide];
-            if constexpr (wide == 1)
-                value[0] = as_float(*from);
-            else
-                unpack(load_chunk(from, true), value, T{});
+        dependency_wait();
+        gate.begin();
+        if (!fits_at_once<K> && gate.stop()) return;
+#pragma unroll 1
+        for (int start = 0; start < each; start += batch) {
+            if (start > 0) find(start);
+            Loaded<T, wide> loaded[batch];
 #pragma unroll
-            for (int e = 0; e < wide; e++) total[e] = join(total[e], value[e]);
+            for (int i = 0; i < batch; i++) loaded[i].from(from[i], valid[i]);
+            if (fits_at_once<K> && start == 0 && gate.stop()) return;
+#pragma unroll
+            for (int i = 0; i < batch; i++) {
+                float value[wide];
+                loaded[i].to(value);
+#pragma unroll
+                for (int e = 0; e < wide; e++) total[e] = valid[i] ? join(total[e], value[e]) : total[e];
+            }
         }
-        if (fits_at_once<K> && gate.stop()) return;
         if constexpr (K::SPREAD > 1) {
             float* shared = (float*)(shared_memory() + 128);  // [spread][item][wide + 1], the last the count
             float* mine = shared + thread_index() * (wide + 1);

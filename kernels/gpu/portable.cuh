@@ -15,7 +15,10 @@
 //   load_words                                    16 bytes that an earlier launch wrote
 //   dependency_wait, dependency_launch            programmatic dependent launch; nothing where it does not exist
 //   load_matrices, multiply_matrices, ...         tensor cores and lanes of a warp, where REEF_TENSOR_CORES is 1
-//   cluster_rank, cluster_barrier, cluster_load   blocks of one cluster, and each other's shared memory
+//   cluster_rank, cluster_load                    blocks of one cluster, and each other's shared memory
+//   cluster_barrier, cluster_meeting              the latter orders nothing: all came so far with what they had to use
+//   keep_order                                    loads before it are issued before those behind it
+//   settle                                        a value that is computed here, not where it is used first
 //   exp2_fast, log2_fast, reciprocal, root        one instruction, about one unit in the last place
 #pragma once
 
@@ -41,6 +44,10 @@ struct alignas(16) Chunk {
 #else
 #include "target_cuda.cuh"
 #endif
+
+// What follows such a condition is kept out of the way: instructions are fetched in order, and a jump over a rare case
+// waits for code that nobody has fetched yet.
+#define REEF_RARELY(condition) __builtin_expect((condition), 0)
 
 // Pointers of one launch, in the order of the instance's arguments.
 struct Args {

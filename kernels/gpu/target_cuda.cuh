@@ -50,11 +50,22 @@ template <int Pending> REEF_DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+REEF_DEVICE void settle(int& value) { asm volatile("" : "+r"(value)); }
+template <class T> REEF_DEVICE void settle(const T*& pointer) { asm volatile("" : "+l"(pointer)); }
+
 REEF_DEVICE u32 load_relaxed(const u32* word) {
     u32 value;
     asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
     return value;
 }
+REEF_DEVICE u32 load_relaxed_if(const u32* word, bool wanted, u32 otherwise) {
+    asm volatile("{\n\t.reg .pred wanted;\n\tsetp.ne.u32 wanted, %2, 0;\n\t@wanted ld.relaxed.gpu.global.u32 %0, [%1];\n\t}"
+                 : "+r"(otherwise)
+                 : "l"(word), "r"((u32)wanted)
+                 : "memory");
+    return otherwise;
+}
+REEF_DEVICE void keep_order() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 REEF_DEVICE void store_relaxed(u32* word, u32 value) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
@@ -81,9 +92,20 @@ REEF_DEVICE void dependency_launch() {
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+// Addresses are computed while the kernel before still runs. ptxas would move that arithmetic behind the wait, 100 to 250
+// instructions of a convolution, but nothing over a reading of the clock; the exit, which no grid takes, keeps the reading.
 REEF_DEVICE void dependency_wait() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("{\n\t"
+                 ".reg .pred never;\n\t"
+                 ".reg .u32 now, layers;\n\t"
+                 "mov.u32 now, %clock;\n\t"
+                 "mov.u32 layers, %nctaid.z;\n\t"
+                 "setp.eq.u32 never, layers, 0;\n\t"
+                 "setp.eq.and.u32 never, now, 0, never;\n\t"
+                 "@never exit;\n\t"
+                 "}\n\t"
+                 "griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
@@ -92,8 +114,18 @@ REEF_DEVICE u32 cluster_rank() {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
+// Shared memory alone is what blocks of a cluster tell each other. A release of all memory (the default) waits until
+// everything that the block has under way is seen by the whole device.
 REEF_DEVICE void cluster_barrier() {
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
+    asm volatile("fence.release.sync_restrict::shared::cta.cluster;\n\tbarrier.cluster.arrive.relaxed.aligned;\n\t"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+REEF_DEVICE void cluster_meeting() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
 }
 // Sixteen bytes of another block's shared memory; `pointer` is the address of the same place in this block's.
 REEF_DEVICE Chunk cluster_load(const void* pointer, u32 rank) {

@@ -46,6 +46,12 @@ template <int Pending> REEF_DEVICE void copies_wait() {}
 REEF_DEVICE u32 load_relaxed(const u32* word) {
     return __hip_atomic_load(word, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_SYSTEM);
 }
+REEF_DEVICE void settle(int&) {}
+template <class T> REEF_DEVICE void settle(const T*&) {}
+REEF_DEVICE u32 load_relaxed_if(const u32* word, bool wanted, u32 otherwise) {
+    return wanted ? load_relaxed(word) : otherwise;
+}
+REEF_DEVICE void keep_order() {}
 REEF_DEVICE void store_relaxed(u32* word, u32 value) {
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
@@ -65,6 +71,7 @@ REEF_DEVICE void dependency_wait() {}
 
 REEF_DEVICE u32 cluster_rank() { return 0; }
 REEF_DEVICE void cluster_barrier() { barrier(); }
+REEF_DEVICE void cluster_meeting() { barrier(); }
 REEF_DEVICE Chunk cluster_load(const void* pointer, u32) { return *(const Chunk*)pointer; }
 
 REEF_DEVICE float exp2_fast(float x) { return __builtin_exp2f(x); }

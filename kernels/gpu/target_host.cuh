@@ -39,6 +39,12 @@ REEF_DEVICE void copies_commit() { reef_host::commit_copies(); }
 template <int Pending> REEF_DEVICE void copies_wait() { reef_host::land_copies(Pending); }
 
 REEF_DEVICE u32 load_relaxed(const u32* word) { return reef_host::load_word(word); }
+REEF_DEVICE void settle(int&) {}
+template <class T> REEF_DEVICE void settle(const T*&) {}
+REEF_DEVICE u32 load_relaxed_if(const u32* word, bool wanted, u32 otherwise) {
+    return wanted ? load_relaxed(word) : otherwise;
+}
+REEF_DEVICE void keep_order() {}
 REEF_DEVICE void store_relaxed(u32* word, u32 value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
 REEF_DEVICE void lower(u32* word, u32 value) {
     u32 before = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -54,6 +60,7 @@ REEF_DEVICE void dependency_wait() {}
 
 REEF_DEVICE u32 cluster_rank() { return reef_host::current->block->rank; }
 REEF_DEVICE void cluster_barrier() { reef_host::wait(reef_host::current->block->cluster->everyone); }
+REEF_DEVICE void cluster_meeting() { cluster_barrier(); }
 REEF_DEVICE Chunk cluster_load(const void* pointer, u32 rank) {
     reef_host::Block* mine = reef_host::current->block;
     return *(const Chunk*)(mine->cluster->blocks[rank].memory + ((const u8*)pointer - mine->memory));

@@ -98,22 +98,46 @@ template <class K> struct InputTile {
         return K::X_NCHW ? channel * (K::H * K::W) + along : along * K::X_PITCH + channel;
     }
 
-    REEF_MEMBER void issue(Chunk* stage, int tile) {
-        int k = tile * K::BK + column() * G::chunk;
-        if constexpr (!K::GATHER) {
-            int tap = k / K::C, step = shift(tap, k % K::C);
-            bool some = G::depth % K::BK == 0 || k < G::depth;
+    // Where this thread's chunks of a k-tile lie.
+    struct Places {
+        const In* from[rows_each];
+        int valid[rows_each];
+
+        REEF_MEMBER void settled() {
 #pragma unroll
             for (int j = 0; j < rows_each; j++) {
-                bool valid = some && within(j, tap);
-                const In* from = valid ? map + offset[j] + step : map;
-#if REEF_ASYNC_COPIES
-                if (mine(j)) copy_async(stage + G::place(row(j), column()), from, valid);
-#else
-                held[j] = load_chunk(from, valid);
-#endif
+                settle(from[j]);
+                settle(valid[j]);
             }
+        }
+    };
+    REEF_MEMBER void find(int tile, Places& places) const {
+        int k = tile * K::BK + column() * G::chunk;
+        int tap = k / K::C, step = shift(tap, k % K::C);
+        bool some = G::depth % K::BK == 0 || k < G::depth;
+#pragma unroll
+        for (int j = 0; j < rows_each; j++) {
+            places.valid[j] = some && within(j, tap);
+            places.from[j] = places.valid[j] ? map + offset[j] + step : map;
+        }
+    }
+    REEF_MEMBER void issue(Chunk* stage, const Places& places) {
+#pragma unroll
+        for (int j = 0; j < rows_each; j++)
+#if REEF_ASYNC_COPIES
+            if (mine(j)) copy_async(stage + G::place(row(j), column()), places.from[j], places.valid[j]);
+#else
+            held[j] = load_chunk(places.from[j], places.valid[j]);
+#endif
+    }
+
+    REEF_MEMBER void issue(Chunk* stage, int tile) {
+        if constexpr (!K::GATHER) {
+            Places places;
+            find(tile, places);
+            issue(stage, places);
         } else {
+            int k = tile * K::BK + column() * G::chunk;
             float value[rows_each][G::chunk];
 #pragma unroll
             for (int e = 0; e < G::chunk; e++) {

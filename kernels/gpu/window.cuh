@@ -30,10 +30,12 @@ REEF_WINDOW(reef_window_begin, {
 // device memory, so that a window in a graph needs no argument that changes; p[1]: the host-visible word that shows it.
 REEF_WINDOW(reef_window_end, {
     dependency_wait();
+    u32* count = (u32*)args.p[0];
+    const u32 windows = load_relaxed(count) + 1;  // beside the other load, not behind the host's word
     if (place.progress) {
         const u32 left = load_relaxed(place.window + Window::least_left);
         publish(place.progress, left < place.kernel ? left : place.kernel);
     }
-    u32* count = (u32*)args.p[0];
-    publish_release((u32*)args.p[1], ++*count);
+    *count = windows;
+    publish_release((u32*)args.p[1], windows);
 })

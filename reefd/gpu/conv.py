@@ -11,6 +11,11 @@ from reefd.resource.schema import ITEM_SIZES
 from .dtypes import CTYPES
 from .instance import Kernel, Value, ceil_div
 
+# Of a slow compute unit.
+_PERIOD_CLOCKS = 3000  # between two check points
+_SHORT_CLOCKS = 10_000  # of a block without any but its first
+_LEAST_CLOCKS = 350  # of a k-tile: its loads and barrier
+
 
 class ConvShape(NamedTuple):
     """One conv2d with its epilogue. Channels and outputs are those of one group."""
@@ -175,7 +180,7 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         "SLICES": tile.slices,
         "STAGES": tile.stages,
         "TENSOR_CORES": tile.tensor_cores,
-        "PERIOD": _check_period(tile),
+        "PERIOD": _check_period(tile, ceil_div(k_tiles, tile.cluster * tile.parts)),
         ("WM" if tile.tensor_cores else "TM"): tile.down,
         ("WN" if tile.tensor_cores else "TN"): tile.across,
     }
@@ -190,13 +195,17 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     return kernels
 
 
-def _check_period(tile: Tile) -> int:
-    """k-tiles between two check points: about two microseconds of arithmetic on a slow compute unit.
+def _check_period(tile: Tile, share: int) -> int:
+    """k-tiles between two check points of a block that computes `share` of them: about two microseconds of arithmetic
+    on a slow compute unit.
 
-    At every k-tile the epoch's load, which takes longer than a small tile, would be waited for.
+    At every k-tile the epoch's load, which takes longer than a small tile, would be waited for. A short block looks at
+    its start only: a look in the loop keeps the compiler from unrolling it, and is acted upon a period later.
     """
     clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
-    return max(1, min(16, round(3000 / clocks)))
+    if share * max(clocks, _LEAST_CLOCKS) <= _SHORT_CLOCKS:
+        return share
+    return max(1, min(16, round(_PERIOD_CLOCKS / clocks)))
 
 
 def _resident(tile: Tile, shared: int) -> int:

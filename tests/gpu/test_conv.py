@@ -82,6 +82,12 @@ CASES = {
         ),
         DOT2,
     ),
+    # Long enough for check points in the loop.
+    "mma_long": (ConvShape(1, 4, 4, 1024, 32, **HALF, bias=True), SMALL),
+    "mma_long_cluster": (
+        ConvShape(1, 4, 4, 2048, 32, **HALF, residual=32, activation="relu"),
+        SMALL._replace(cluster=2),
+    ),
     "pitched": (ConvShape(1, 6, 6, 16, 16, x_pitch=24, y_pitch=40, bias=True), Tile(32, 32, 16, 4, 4, stages=2)),
 }
 
@@ -162,3 +168,12 @@ def test_conv(name: str) -> None:
         untouched = np.empty_like(y)
         poison(untouched)
         assert y[..., outputs:].tobytes() == untouched[..., outputs:].tobytes()
+
+
+def test_only_long_blocks_look_again_behind_their_start() -> None:
+    def again(shape: ConvShape, tile: Tile) -> bool:
+        share = -(-shape.depth // tile.bk) / (tile.cluster * tile.parts)
+        return bool(share > conv_kernels(shape, tile)[0].constants["PERIOD"])
+
+    found = {name for name, case in CASES.items() if again(*case)}
+    assert found == {"mma_long", "mma_long_cluster", "ffma_3x3_stride_2", "dot2_3x3"}

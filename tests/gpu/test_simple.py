@@ -61,7 +61,7 @@ def test_pool(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("m,depth,o", [(1, 512, 100), (3, 70, 33), (8, 64, 16)])
+@pytest.mark.parametrize("m,depth,o", [(1, 512, 100), (3, 70, 33), (8, 64, 16), (2, 9000, 11)])
 def test_gemv(m: int, depth: int, o: int, dtype: str) -> None:
     normal = seeded(depth)
     x, bias = normal((m, depth), dtype), normal(o)
