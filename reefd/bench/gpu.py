@@ -235,6 +235,15 @@ def torch_latency(python: str, networks: Sequence[str]) -> dict[str, dict[str, A
     return best
 
 
+def single_kernels(folder: Path) -> dict[str, Any]:
+    """Each kernel alone in both forms, by a process with a context of its own."""
+    command = [sys.executable, "-m", "reefd.bench.gpu_kernels", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(done.stderr[-500:])
+    return dict(json.loads(done.stdout))
+
+
 def measure(
     folder: Path, networks: Sequence[str], torch_python: str, rounds: int, seconds: float, say: Say
 ) -> dict[str, Any]:
@@ -283,6 +292,10 @@ def measure(
             f"exact resnet50 {dtype}",
             lambda dtype=dtype: exactness(device, folder / f"resnet50-{dtype}", 1000),  # type: ignore[misc]
         )
+    kernels = result.setdefault("kernels", {})
+    for network in ("resnet50", "densenet121"):
+        name = f"{network}-float16"
+        kernels[name] = attempt(f"kernels {name}", lambda name=name: single_kernels(folder / name))  # type: ignore[misc]
     result["preemption"] = attempt("preemption", lambda: preemption(device, (64, 512, 4096, 16384, 98304), 200))
     from reefd.bench import gpu_beside
 

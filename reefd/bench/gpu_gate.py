@@ -25,26 +25,31 @@ from reefd.resource.load import model_spec
 
 ROUNDS, REPEATS = 7, 40
 # Without: which text of the sources becomes which.
+_LATER_LOOK = (
+    "if (thread_index() == 0 && place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);"
+)
 PIECES: dict[str, list[tuple[str, str]]] = {
     "nothing": [],
-    "wanted": [("if (thread_index() == 0 && !wanted()) seen = window.word[Window::epoch] + 1;", "")],
-    "first look": [
-        ("void begin() {\n        if (thread_index() == 0) seen = load_relaxed(place.queue_epoch);", "void begin() {")
+    "first look": [("seen = load_relaxed_if(place.queue_epoch, thread_index() == 0, seen);", "")],
+    "its place before the data's loads": [
+        ("thread_index() == 0, seen);\n        keep_order();", "thread_index() == 0, seen);")
     ],
-    "later looks": [
-        ("place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);", "false) {}")
+    "later looks": [(_LATER_LOOK, "")],
+    "what a cluster tells": [
+        ("if (thread_index() == 0) ((u32*)memory)[16] = leaving;", "{}"),
+        ("told[r] = cluster_load(memory + 64, r).word[0];", "told[r] = 0;"),
     ],
-    "later checks": [("if (!Preemptible || t % K::PERIOD != 0) {", "if (!Preemptible || t != 0) {")],
-    "shared word": [("const bool leave = words[turn & 1] != 0;", "const bool leave = false;")],
+    "the window's progress": [("    if (place.progress) {", "    if (false) {")],
 }
-PIECES["everything"] = [
-    *(change for changes in PIECES.values() for change in changes),
-    ("if (thread_index() == 0) words[turn & 1] = moved_on(seen, window.word[Window::epoch]);", ""),
-    ("if (thread_index() == 0) window = load_words(place.window);", ""),
-]
-# Convolutions decide behind the arithmetic of their first k-tile; those of a single one never do.
-PIECES["look at the first tile"] = [
-    ("if (!Preemptible || t % K::PERIOD != 0) {", "if (!Preemptible || t % (K::PERIOD + 1) != 1) {")
+# The preemptible form decides nothing and has no barrier of its own.
+PIECES["the gate"] = [
+    (
+        "template <> struct Gate<true> {",
+        "template <> struct Gate<true> : Gate<false> {\n"
+        "    REEF_MEMBER Gate(const Place& place, u32 block) : Gate<false>(place, block) {}\n};\nstruct Unused {",
+    ),
+    ("REEF_MEMBER Gate(const Place& where, u32 number)", "REEF_MEMBER Unused(const Place& where, u32 number)"),
+    *PIECES["what a cluster tells"],
 ]
 
 
