@@ -210,30 +210,20 @@ template <class K> struct Conv {
         float* sums = (float*)(memory + L::header);
         if (!REEF_RARELY(leaving)) product.spill(sums, L::pitch);
         if constexpr (!early_ends) load_residuals();
-        // Blocks of a cluster leave together: what each was told travels beside the sums, and is asked for with them.
-        u32 told[Preemptible ? K::CLUSTER : 1] = {};
-        auto one_left = [&] {
-            u32 any = 0;
-#pragma unroll
-            for (u32 each : told) any |= each;
-            return any != 0;
-        };
+        // Blocks of a cluster leave together: what each was told lies beside its sums and is asked for with them, by one
+        // lane for each block.
+        u32 told = 0;
         if constexpr (K::CLUSTER > 1) {
             if constexpr (Preemptible)
                 if (thread_index() == 0) ((u32*)memory)[16] = leaving;
             cluster_barrier();
             if constexpr (Preemptible)
-#pragma unroll
-                for (int r = 0; r < K::CLUSTER; r++) told[r] = cluster_load(memory + 64, r).word[0];
+                if (thread_index() % 32 < K::CLUSTER) told = cluster_load(memory + 64, thread_index() % 32).word[0];
         } else {
             barrier();
         }
 
-#pragma unroll
-        for (int i = 0; i < items_each; i++) {
-            int item = item_of(i);
-            if (!wanted(i, item)) continue;
-            float value[O::wide] = {};
+        auto sum_up = [&](int item, float (&value)[O::wide]) {
             const float* from = sums + item / groups_across * L::pitch + column_of(item);
 #pragma unroll
             for (int r = 0; r < K::CLUSTER; r++)
@@ -252,7 +242,8 @@ template <class K> struct Conv {
                         }
                     }
                 }
-            if (Preemptible && K::CLUSTER > 1 && REEF_RARELY(one_left())) break;
+        };
+        auto store = [&](int i, int item, const float (&value)[O::wide]) {
             int pixel = pixel_of(item), channel = channel_of(item);
             if constexpr (K::PARTS > 1) {
                 float* to = (float*)args.p[5] + ((i64)part * G::pixels + pixel) * (K::GROUPS * K::O) + channel;
@@ -262,13 +253,28 @@ template <class K> struct Conv {
                 if constexpr (!early_ends) bias[i] = output.bias(channel, true);
                 output.store(value, bias[i], extra[i], pixel, channel);
             }
-        }
-        // Nobody's shared memory may go while another still reads it. What is not used may still be on its way.
-        if constexpr (K::CLUSTER > 1) {
-            if (Preemptible && REEF_RARELY(one_left()))
-                cluster_barrier();
-            else
-                cluster_meeting();
+        };
+        if constexpr (K::CLUSTER == 1) {
+#pragma unroll
+            for (int i = 0; i < items_each; i++) {
+                if (!wanted(i, item_of(i))) continue;
+                float value[O::wide] = {};
+                sum_up(item_of(i), value);
+                store(i, item_of(i), value);
+            }
+        } else {
+            float value[items_each][O::wide] = {};
+#pragma unroll
+            for (int i = 0; i < items_each; i++)
+                if (wanted(i, item_of(i))) sum_up(item_of(i), value[i]);
+            if (Preemptible && REEF_RARELY(warp_or(told) != 0)) {
+                cluster_barrier();  // nobody's shared memory may go while another still reads it
+                return;
+            }
+#pragma unroll
+            for (int i = 0; i < items_each; i++)
+                if (wanted(i, item_of(i))) store(i, item_of(i), value[i]);
+            cluster_meeting();  // nor now; what was read has been used
         }
     }
 };

@@ -11,10 +11,11 @@
 //   to_float, to_half, dot2                       halves are raw bits (Half); arithmetic is in float
 //   load_chunk                                    16 bytes from memory, zeros when not valid
 //   copy_async, copies_commit, copies_wait<N>     the same from global to shared memory, without waiting
-//   load_relaxed, store_relaxed, lower, publish   words that other blocks or the host see
+//   load_relaxed (and _if), store_relaxed, lower, publish   words that other blocks or the host see
 //   load_words                                    16 bytes that an earlier launch wrote
 //   dependency_wait, dependency_launch            programmatic dependent launch; nothing where it does not exist
 //   load_matrices, multiply_matrices, ...         tensor cores and lanes of a warp, where REEF_TENSOR_CORES is 1
+//   warp_or                                       of the values of a warp's lanes
 //   cluster_rank, cluster_load                    blocks of one cluster, and each other's shared memory
 //   cluster_barrier, cluster_meeting              the latter orders nothing: all came so far with what they had to use
 //   keep_order                                    loads before it are issued before those behind it

@@ -65,6 +65,11 @@ REEF_DEVICE u32 load_relaxed_if(const u32* word, bool wanted, u32 otherwise) {
                  : "memory");
     return otherwise;
 }
+REEF_DEVICE u32 warp_or(u32 value) {
+    u32 all;
+    asm volatile("redux.sync.or.b32 %0, %1, 0xffffffff;" : "=r"(all) : "r"(value));
+    return all;
+}
 REEF_DEVICE void keep_order() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 REEF_DEVICE void store_relaxed(u32* word, u32 value) {
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");

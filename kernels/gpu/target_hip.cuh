@@ -51,6 +51,7 @@ template <class T> REEF_DEVICE void settle(const T*&) {}
 REEF_DEVICE u32 load_relaxed_if(const u32* word, bool wanted, u32 otherwise) {
     return wanted ? load_relaxed(word) : otherwise;
 }
+REEF_DEVICE u32 warp_or(u32 value) { return value; }  // for clusters only
 REEF_DEVICE void keep_order() {}
 REEF_DEVICE void store_relaxed(u32* word, u32 value) {
     __hip_atomic_store(word, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);

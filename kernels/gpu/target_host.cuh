@@ -115,6 +115,16 @@ REEF_DEVICE void multiply_matrices(float (&c)[4], const u32 (&a)[4], u32 b0, u32
     reef_host::wait(warp.everyone);
 }
 
+REEF_DEVICE u32 warp_or(u32 value) {
+    reef_host::Warp& warp = reef_host::warp();
+    warp.a[thread_index() % 32][0] = value;
+    reef_host::wait(warp.everyone);
+    u32 all = 0;
+    for (int lane = 0; lane < warp.everyone.members; lane++) all |= warp.a[lane][0];
+    reef_host::wait(warp.everyone);
+    return all;
+}
+
 // The stand-in drivers read the cluster size, which a GPU's code object holds too.
 #define REEF_PLAIN(name, threads, resident, cluster, body)    \
     extern "C" const int name##_cluster __attribute__((used)) = 0 cluster; \

@@ -37,7 +37,7 @@ PIECES: dict[str, list[tuple[str, str]]] = {
     "later looks": [(_LATER_LOOK, "")],
     "what a cluster tells": [
         ("if (thread_index() == 0) ((u32*)memory)[16] = leaving;", "{}"),
-        ("told[r] = cluster_load(memory + 64, r).word[0];", "told[r] = 0;"),
+        ("told = cluster_load(memory + 64, thread_index() % 32).word[0];", "{}"),
     ],
     "the window's progress": [("    if (place.progress) {", "    if (false) {")],
 }
