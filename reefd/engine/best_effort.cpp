@@ -348,8 +348,7 @@ void BestEffort::retire(QueueId id, uint64_t now_ns) {
     if (flight.stale) {
         request.served |= flight.served_ns != 0;
     } else {
-        request.model->times.learn(flight.first, flight.last, units_of(flight), flight.estimate_ns,
-                                   flight.served_ns);
+        request.model->times.learn(flight.first, flight.last, units_of(flight), flight.estimate_ns, flight.served_ns);
     }
     if (request.in_flight != 0) {
         return;
