@@ -38,6 +38,7 @@ MESSAGE_IDS = {
     "device-stuck": "67361cb094eb499a855dd12021b1a7e7",
     "internal": "f838f3a02d6e4542a34da686d3ede42a",
     "bounds": "374ca168647d4e8db36d986cf80ea219",
+    "staged": "4428812c1bfb4c2cbfb018c5187dac68",
 }
 
 
