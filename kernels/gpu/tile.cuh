@@ -124,18 +124,23 @@ template <class K> struct InputTile {
     REEF_MEMBER void issue(Chunk* stage, const Places& places) {
 #pragma unroll
         for (int j = 0; j < rows_each; j++)
-#if REEF_ASYNC_COPIES
             if (mine(j)) copy_async(stage + G::place(row(j), column()), places.from[j], places.valid[j]);
-#else
-            held[j] = load_chunk(places.from[j], places.valid[j]);
-#endif
     }
 
     REEF_MEMBER void issue(Chunk* stage, int tile) {
-        if constexpr (!K::GATHER) {
+        if constexpr (asynchronous) {
             Places places;
             find(tile, places);
             issue(stage, places);
+        } else if constexpr (!K::GATHER) {  // one after the other: all their addresses at once do not fit beside the chunks
+            int k = tile * K::BK + column() * G::chunk;
+            int tap = k / K::C, step = shift(tap, k % K::C);
+            bool some = G::depth % K::BK == 0 || k < G::depth;
+#pragma unroll
+            for (int j = 0; j < rows_each; j++) {
+                bool valid = some && within(j, tap);
+                held[j] = load_chunk(valid ? map + offset[j] + step : map, valid);
+            }
         } else {
             int k = tile * K::BK + column() * G::chunk;
             float value[rows_each][G::chunk];
