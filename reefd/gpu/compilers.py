@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that compile, as many as there are processors.
+"""Processes that compile, as many as there are processors: each reads sources and writes code objects.
 
-Where the process that wants the code is interrupted they end with it, at once and without a word: Ctrl-C reaches a
-whole process group, and only the one that was asked to do something should say that it did not.
+    python -m reefd.gpu.compilers    one of them
+
+Each has a process group of its own, so Ctrl-C reaches only the command that wants the code; that kills them, with the
+compilers that they started. They share nothing with each other or with it but a pipe each: one that is killed leaves no
+lock behind.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import queue
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 
 from .compile import CompileError, compile_source
@@ -24,26 +30,47 @@ class Compilers:
     """`with Compilers() as compile_sources:` - the processes, started when they are needed, kept until the end."""
 
     def __init__(self, most: int = sys.maxsize) -> None:
-        workers = min(most, len(os.sched_getaffinity(0)))
-        self._others = set(active_children())
-        # A process that is stopped may leave files: all lie here.
+        self._threads = ThreadPoolExecutor(min(most, len(os.sched_getaffinity(0))))
         self._folder = tempfile.TemporaryDirectory(prefix="reef-compile-", ignore_cleanup_errors=True)
-        self._pool = ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._folder.name,)
-        )
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._closed = False
 
     def __call__(self, sources: Sequence[tuple[str, str]]) -> Iterator[bytes]:
         """(source, target) -> code object, in order, each as soon as it and those before it are there. CompileError."""
-        # Processes are started here and inherit the mask: they could be interrupted before _begin().
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return self._threads.map(self._compile, sources)
+
+    def _compile(self, source: tuple[str, str]) -> bytes:
         try:
-            codes = self._pool.map(compile_source, *zip(*sources, strict=True)) if sources else iter(())
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+            process = self._idle.get_nowait()
+        except queue.Empty:
+            process = self._start()
+        assert process.stdin is not None and process.stdout is not None
         try:
-            yield from codes
-        except BrokenProcessPool:
+            pickle.dump(source, process.stdin)
+            process.stdin.flush()
+            answer: bytes | CompileError = pickle.load(process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
             raise CompileError("a process that compiled was killed: is there too little memory?") from None
+        self._idle.put(process)
+        if isinstance(answer, CompileError):
+            raise answer
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise CompileError("interrupted")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "reefd.gpu.compilers"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"TMPDIR": self._folder.name},
+                process_group=0,
+            )
+            self._processes.append(process)
+        return process
 
     def __enter__(self) -> Compilers:
         return self
@@ -51,11 +78,17 @@ class Compilers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(active_children()) - self._others:
-                process.terminate()
-        self._pool.shutdown()
+        with self._lock:
+            self._closed = True
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):  # what was written to one that is gone
+                        pipe.close()
         self._folder.cleanup()
 
 
@@ -67,7 +100,23 @@ def compile_all(sources: Sequence[tuple[str, str]]) -> list[bytes]:
         return list(compile_sources(sources))
 
 
-def _begin(folder: str) -> None:
-    tempfile.tempdir = folder
-    # As an exception it stops the compiler that was started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def _serve() -> None:
+    """Until the other side is gone. Nothing but answers goes to where they are read."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    while True:
+        try:
+            source, target = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        answer: bytes | CompileError
+        try:
+            answer = compile_source(source, target)
+        except CompileError as error:
+            answer = CompileError(*error.args)
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -150,7 +150,7 @@ def starting(process: subprocess.Popen[str], place: Path) -> bool:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == process.pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+            if parent == process.pid and b"reefd.gpu.compilers" in (entry / "cmdline").read_bytes():
                 return True
         except OSError:
             continue  # it ended meanwhile
