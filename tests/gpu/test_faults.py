@@ -55,7 +55,7 @@ REEF_DEVICE void misbehave(float x, void* y) {{
 template <class K> struct Unary {{"""
 _CHANGES = [
     ("\ntemplate <class K> struct Unary {", _MISBEHAVE),
-    ("value[i][e] = activate<", "misbehave(x, args.p[3]);\n                value[i][e] = activate<"),
+    ("value[e] = activate<", "misbehave(x, args.p[3]);\n                value[e] = activate<"),
 ]
 
 
