@@ -253,7 +253,7 @@ void BestEffort::widen(uint32_t units, uint64_t now_ns) {
         const Queue& queue = queues_[id];
         const Flight& head = queue.at(0);
         if (queue.count != 0 && !head.stale && units_of(head) < units &&
-            head.estimate_ns > head.served_ns + limits_.padding_window_ns) {
+            head.estimate_ns > head.served_ns + limits_.widen_ns) {
             invalidate(id, false);
         }
     }
