@@ -15,7 +15,8 @@
 // What a backend must keep, and the engine may rely on:
 // - Windows of a queue run and retire in the order of their marks, which count by one. Two windows of one request may be
 //   in flight on one queue, with the same binding; a window begins at its `first` or, if that is further, at the first
-//   kernel that is not done, and skips the blocks of it that are.
+//   kernel that is not done, and skips the blocks of it that are. None is launched behind a stale window of its own
+//   request that has not retired: that one may still finish the very kernel at which the new one begins.
 // - Epochs of a queue only move on. A window launched under another epoch than the queue's, or with nothing left to run,
 //   retires in its turn without running a block. Stale windows that nobody has begun retire by write_epoch itself: they
 //   never wait for a free compute unit, so real-time work on all of them does not hold up what the engine wants to reuse.
