@@ -270,7 +270,15 @@ template <class K> struct Conv {
             for (int i = 0; i < items_each; i++)
                 if (wanted(i, item_of(i))) sum_up(item_of(i), value[i]);
             if (Preemptible && REEF_RARELY(warp_or(told) != 0)) {
-                cluster_barrier();  // nobody's shared memory may go while another still reads it
+                // Nobody's shared memory may go while another still reads it, and no barrier waits for loads that are under
+                // way: a load from a block that has gone is a fault. So what was asked for is looked at.
+                u32 all = 0;
+#pragma unroll
+                for (int i = 0; i < items_each; i++)
+#pragma unroll
+                    for (int e = 0; e < O::wide; e++) all |= float_to_bits(value[i][e]);
+                if (all == ~0u) ((volatile u32*)memory)[17] = all;
+                cluster_barrier();
                 return;
             }
 #pragma unroll

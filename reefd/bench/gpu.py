@@ -292,6 +292,8 @@ def measure(
             f"exact resnet50 {dtype}",
             lambda dtype=dtype: exactness(device, folder / f"resnet50-{dtype}", 1000),  # type: ignore[misc]
         )
+    # Blocks of a cluster that have more to add up: as many kernels of another kind.
+    result["exact.vgg16"] = attempt("exact vgg16 float16", lambda: exactness(device, folder / "vgg16-float16", 300))
     kernels = result.setdefault("kernels", {})
     for network in ("resnet50", "densenet121"):
         name = f"{network}-float16"

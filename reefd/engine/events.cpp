@@ -117,7 +117,8 @@ std::string describe(const EventRecord& event) {
         return describe_bounds(v);
     case EventKind::device_stuck:
         if (v[0] == UINT64_MAX) {
-            return "the driver reports a fault: nothing of this process can run on the device any more";
+            return std::string("the driver reports a fault: ") + reinterpret_cast<const char*>(v[1]) +
+                   ": nothing of this process can run on the device any more";
         }
         return "queue " + text(v[0]) + ": kernel " + text(v[3]) + " of the request in slot " + text(v[2]) +
                " has finished no block for " + text(v[1]) + " ms";

@@ -48,14 +48,14 @@ private:
 };
 
 enum class EventKind : uint32_t {
-    quarantine,    // values: reason (enum Violation), then what describe() says of it
-    detached,      // the session is unmapped
-    adopted,       // values: replayed, completions posted, entries skipped, rejected
-    rejected,      // values: slot, generation, attempts
-    flooding,      // the doorbell is polled by timer from now on; values: rings
-    damaged,       // values: slot, generation, the CRC of the inputs, the client's
-    bounds,        // the ladder moved; values: steps and Latency, nanoseconds, bound, how often it was broken
-    device_stuck,  // values: queue, milliseconds, slot, kernel; queue UINT64_MAX: the driver reports a fault
+    quarantine,  // values: reason (enum Violation), then what describe() says of it
+    detached,    // the session is unmapped
+    adopted,     // values: replayed, completions posted, entries skipped, rejected
+    rejected,    // values: slot, generation, attempts
+    flooding,    // the doorbell is polled by timer from now on; values: rings
+    damaged,     // values: slot, generation, the CRC of the inputs, the client's
+    bounds,      // the ladder moved; values: steps and Latency, nanoseconds, bound, how often it was broken
+    device_stuck,  // values: queue, milliseconds, slot, kernel; UINT64_MAX: a fault, whose words (the device's) are at the next
 };
 
 // Why a session was quarantined.

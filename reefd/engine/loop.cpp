@@ -408,10 +408,11 @@ void Loop::follow_ladder(uint64_t now_ns) {
 }
 
 void Loop::look_for_stuck_device(uint64_t now_ns) {
-    if (device_.fault() != nullptr) {
+    if (const char* words = device_.fault()) {
         if (!stuck_reported_) {
             accuse();
-            events_.push({EventKind::device_stuck, -EIO, now_ns, 0, 0, {UINT64_MAX}});
+            events_.push(
+                {EventKind::device_stuck, -EIO, now_ns, 0, 0, {UINT64_MAX, reinterpret_cast<uintptr_t>(words)}});
         }
         stuck_reported_ = true;
         return;

@@ -79,3 +79,15 @@ def test_blocks_of_a_cluster_do_not_wait_for_the_whole_device() -> None:
     plain = machine_code("cluster")["plain"]
     assert sum(each.startswith("UCGABAR_WAIT") for each in plain) == 2
     assert not [each for each in plain if each.startswith("MEMBAR") and "GPU" in each]
+
+
+def test_a_cluster_that_leaves_has_what_it_asked_others_for() -> None:
+    """A load from a block that has gone is a fault, and no barrier waits for loads: all of them are looked at."""
+    leaving = behind(machine_code("cluster")["preemptible"], "UCGABAR_WAIT")
+    leaving = leaving[: next(i for i, each in enumerate(leaving) if each.startswith("UCGABAR_ARV"))]
+    loads = [i for i, each in enumerate(leaving) if re.match(r"LD\.E\.128 ", each)]
+    assert loads
+    for i in loads:
+        first = int(re.search(r" R(\d+),", leaving[i])[1])  # type: ignore[index]
+        for register in range(first, first + 4):
+            assert any(re.search(rf"\bR{register}\b", each) for each in leaving[i + 1 :]), (leaving[i], register)
