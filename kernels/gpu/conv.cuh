@@ -17,6 +17,9 @@ template <class K> struct ConvLayout {
     static constexpr int pipeline = K::STAGES * tile_chunks * 16;
     static constexpr int sums = K::SLICES * K::BM * pitch * 4;
     static constexpr int bytes = header + (pipeline > sums ? pipeline : sums);
+    // Blocks that an H200 holds: 132 compute units of 2048 threads and 227 KB.
+    static constexpr int by_threads = 2048 / K::THREADS, by_memory = (227 << 10) / (bytes + 1024);
+    static constexpr int at_once = 132 * (by_threads < by_memory ? by_threads : by_memory);
     static constexpr int units = K::GROUPS * G::row_tiles * G::column_tiles * K::PARTS;  // of restoration
     static_assert(bytes == K::SHARED && units * K::CLUSTER == K::BLOCKS, "the launch matches the kernel");
 };
@@ -102,16 +105,22 @@ template <class K> struct Conv {
         auto left = [&](int stage) { return stages + stage * L::tile_chunks; };
         auto right = [&](int stage) { return stages + stage * L::tile_chunks + K::BM * G::columns; };
 
-        // Weights do not depend on the kernel before: their first tiles are under way before it has ended.
+        // Weights do not depend on the kernel before: their first tiles are under way before it has ended. But a grid that
+        // the device does not take at once looks at the epoch before it loads anything: once that moved on, all its blocks
+        // pass through, one after the other.
+        constexpr bool looks_first = Preemptible && K::CLUSTER == 1 && K::BLOCKS > L::at_once;
+        constexpr int least = G::tiles / shares;  // of k-tiles in a share
         dependency_launch();
         WeightTile<K> weights(args.p[1], column_tile, group);
-        constexpr int least = G::tiles / shares;  // of k-tiles in a share
+        auto load_weights = [&] {
 #pragma unroll
-        for (int s = 0; s < ahead; s++)
-            if (s < least || s < count) {
-                weights.issue(right(s), first + s);
-                weights.land(right(s));
-            }
+            for (int s = 0; s < ahead; s++)
+                if (s < least || s < count) {
+                    weights.issue(right(s), first + s);
+                    weights.land(right(s));
+                }
+        };
+        if constexpr (!looks_first) load_weights();
         constexpr int groups_across = K::BN / O::wide;
         constexpr int items = K::BM * groups_across / K::CLUSTER;
         constexpr int items_each = (items + K::THREADS - 1) / K::THREADS;
@@ -157,6 +166,14 @@ template <class K> struct Conv {
             }
         dependency_wait();
         gate.begin();
+        // A share of at most PERIOD k-tiles has no check point but the first: its loop is the plain form's, which a branch in
+        // it would keep the compiler from unrolling.
+        constexpr bool looks_again = Preemptible && (G::tiles + shares - 1) / shares > K::PERIOD;
+        auto leave_at_once = [&] { return looks_again ? gate.check() : gate.stop(); };
+        if constexpr (looks_first) {
+            if (REEF_RARELY(leave_at_once())) return;
+            load_weights();
+        }
 #pragma unroll
         for (int s = 0; s < ahead; s++) {
             if (s < least || s < count) {
@@ -170,12 +187,10 @@ template <class K> struct Conv {
         }
         if constexpr (early_ends) load_residuals();
 
-        // The first check point stands before the loop, while the first tiles are on their way, and a share of at most PERIOD
-        // k-tiles has no other: its loop is the plain form's, which a branch in it would keep the compiler from unrolling.
-        constexpr bool looks_again = Preemptible && (G::tiles + shares - 1) / shares > K::PERIOD;
+        // Else the first check point stands here, before the loop, while the first tiles are on their way.
         bool leaving = false;
-        if constexpr (Preemptible) {
-            leaving = looks_again ? gate.check() : gate.stop();
+        if constexpr (Preemptible && !looks_first) {
+            leaving = leave_at_once();
             if (K::CLUSTER == 1 && REEF_RARELY(leaving)) {
                 copies_wait<0>();
                 return;

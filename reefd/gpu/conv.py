@@ -15,6 +15,8 @@ from .instance import Kernel, Value, ceil_div
 _PERIOD_CLOCKS = 3000  # between two check points
 _SHORT_CLOCKS = 10_000  # of a block without any but its first
 _LEAST_CLOCKS = 350  # of a k-tile: its loads and barrier
+_UNITS = 100  # that share out a grid, about; a unit holds _UNIT_THREADS and _UNIT_SHARED bytes
+_UNIT_THREADS, _UNIT_SHARED = 2048, 227 << 10
 
 
 class ConvShape(NamedTuple):
@@ -180,12 +182,12 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
         "SLICES": tile.slices,
         "STAGES": tile.stages,
         "TENSOR_CORES": tile.tensor_cores,
-        "PERIOD": _check_period(tile, ceil_div(k_tiles, tile.cluster * tile.parts)),
         ("WM" if tile.tensor_cores else "TM"): tile.down,
         ("WN" if tile.tensor_cores else "TN"): tile.across,
     }
     shared = tile.shared(chunk)
     blocks = shape.groups * row_tiles * column_tiles * tile.parts * tile.cluster
+    constants["PERIOD"] = _check_period(tile, ceil_div(k_tiles, tile.cluster * tile.parts), blocks, shared)
     kernels = [
         Kernel("Conv", "conv.cuh", constants, blocks, tile.threads, tile.cluster, shared, _resident(tile, shared))
     ]
@@ -195,15 +197,17 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     return kernels
 
 
-def _check_period(tile: Tile, share: int) -> int:
+def _check_period(tile: Tile, share: int, blocks: int, shared: int) -> int:
     """k-tiles between two check points of a block that computes `share` of them: about two microseconds of arithmetic
     on a slow compute unit.
 
     At every k-tile the epoch's load, which takes longer than a small tile, would be waited for. A short block looks at
-    its start only: a look in the loop keeps the compiler from unrolling it, and is acted upon a period later.
+    its start only: a look in the loop keeps the compiler from unrolling it, and is acted upon a period later. Short is
+    what is short beside the other blocks of its compute unit.
     """
     clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
-    if share * max(clocks, _LEAST_CLOCKS) <= _SHORT_CLOCKS:
+    beside = min(ceil_div(blocks, _UNITS), _UNIT_THREADS // tile.threads, _UNIT_SHARED // (shared + 1024))
+    if share * max(clocks * beside, _LEAST_CLOCKS) <= _SHORT_CLOCKS:
         return share
     return max(1, min(16, round(_PERIOD_CLOCKS / clocks)))
 

@@ -83,11 +83,14 @@ def test_blocks_of_a_cluster_do_not_wait_for_the_whole_device() -> None:
 
 def test_a_cluster_that_leaves_has_what_it_asked_others_for() -> None:
     """A load from a block that has gone is a fault, and no barrier waits for loads: all of them are looked at."""
-    leaving = behind(machine_code("cluster")["preemptible"], "UCGABAR_WAIT")
-    leaving = leaving[: next(i for i, each in enumerate(leaving) if each.startswith("UCGABAR_ARV"))]
-    loads = [i for i, each in enumerate(leaving) if re.match(r"LD\.E\.128 ", each)]
-    assert loads
-    for i in loads:
-        first = int(re.search(r" R(\d+),", leaving[i])[1])  # type: ignore[index]
-        for register in range(first, first + 4):
-            assert any(re.search(rf"\bR{register}\b", each) for each in leaving[i + 1 :]), (leaving[i], register)
+    code = machine_code("cluster")["preemptible"]
+    # Where it is decided from all that was loaded; the word itself means nothing.
+    decided = next((i for i, each in enumerate(code) if re.match(r"STS \[.*\+0x44\]", each)), None)
+    assert decided is not None, "nothing is done with what was loaded"
+    assert next(each for each in code[decided:] if each.startswith(("UCGABAR", "EXIT"))) == "UCGABAR_ARV"
+    met = next(i for i, each in enumerate(code) if each.startswith("UCGABAR_WAIT"))
+    loads = [(i, re.match(r"LD\.E\.128 R(\d+),", code[i])) for i in range(met, decided)]
+    asked = [(i, int(load[1]) + word) for i, load in loads if load for word in range(4)]
+    assert asked
+    for i, register in asked:
+        assert any(re.search(rf"\bR{register}\b", each) for each in code[i + 1 : decided]), (code[i], register)
