@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reefd import __main__ as program
-from reefd.cli_status import ask
+from reefd.cli_status import NoDaemon, ask
 from tests import ROOT
 
 RESOURCES = ROOT / "build/resource"
@@ -199,7 +199,15 @@ class Reefd:
         return now
 
     def status(self) -> dict:
-        return json.loads(ask(self.runtime_dir / "control.sock", "status", seconds=PATIENCE))
+        """A daemon that gets no processor for seconds closes the connection without an answer, and is asked again."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return json.loads(ask(self.runtime_dir / "control.sock", "status", seconds=PATIENCE))
+            except NoDaemon:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
 
 
 def run_as(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
