@@ -86,8 +86,10 @@ class Bench:
 
 @pytest.fixture(params=DEVICES)
 def bench(request: pytest.FixtureRequest) -> Bench:
-    # Long enough to be interrupted: the fibers of a stand-in are slow.
-    return Bench(request.param, chain(request.param, 11, 100_032 if request.param == "cpu" or REAL else 3008))
+    # Long enough to be interrupted: the fibers of a stand-in are slow, a card is fast.
+    return Bench(
+        request.param, chain(request.param, 11, 100_032 if request.param == "cpu" else 4_000_128 if REAL else 3008)
+    )
 
 
 @pytest.fixture(params=GPUS)
