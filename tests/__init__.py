@@ -13,3 +13,19 @@ def until_some(count: Callable[[], int], what: str = "preemptions", seconds: flo
     end = time.monotonic() + seconds
     while count() == 0:
         assert time.monotonic() < end, f"no {what} in {seconds:g} s"
+
+
+def wait_until(
+    condition: Callable[[], object],
+    timeout: float = 60.0,
+    what: str = "condition",
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+    pause: float = 0.001,
+) -> None:
+    """Asks every `pause` seconds, after `meanwhile`. `timeout` guards against a hang, no more."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, what
+        meanwhile()
+        time.sleep(pause)

@@ -8,9 +8,10 @@ import time
 
 from libreef._reef import lib
 from reefd import _engine
+from tests import wait_until
 
 from . import models
-from .regions import open_session, wait_until
+from .regions import open_session
 
 
 def main() -> None:

@@ -224,10 +224,3 @@ def open_session(engine: _engine.Engine, task: int, session_id: int = 1) -> Clie
     regions = Regions(engine.region(task))
     regions.attach(engine, task, session_id)
     return Client(regions)
-
-
-def wait_until(condition, timeout: float = 60.0, what: str = "condition") -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.001)

@@ -20,10 +20,10 @@ import pytest
 
 from libreef._reef import ffi, lib
 from reefd import _engine
-from tests import ROOT
+from tests import ROOT, wait_until
 
 from . import models
-from .regions import Client, Regions, open_session, wait_until
+from .regions import Client, Regions, open_session
 from .simulation import Simulation
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from reefd import _engine
-from tests import until_some
+from tests import until_some, wait_until
 
 from . import models
-from .regions import Client, open_session, wait_until
+from .regions import Client, open_session
 
 DATA = np.random.default_rng(11).normal(size=models.SIZE).astype(np.float32)
 

@@ -13,10 +13,10 @@ import sys
 import pytest
 
 from reefd import _engine
-from tests import ROOT
+from tests import ROOT, wait_until
 
 from . import models
-from .regions import Client, open_session, wait_until
+from .regions import Client, open_session
 
 
 @pytest.fixture

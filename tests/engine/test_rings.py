@@ -15,8 +15,9 @@ import pytest
 
 from libreef._reef import ffi, lib
 from reefd import _engine
+from tests import wait_until
 
-from .regions import Client, Regions, echo_task, open_session, wait_until
+from .regions import Client, Regions, echo_task, open_session
 
 NEAR_WRAP = (1 << 32) - 5
 SYS_FUTEX = 202

@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 
 from reefd import _engine
-from tests import until_some
+from tests import until_some, wait_until
 
 from . import standin
 from .devices import DEVICES, GPUS, REAL, Case, chain, open_device, probes
 
 RT = 0
-
-
-def until(what: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> None:
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        meanwhile()
-        time.sleep(1e-4)
 
 
 class Request:
@@ -55,7 +47,7 @@ class Request:
 
     def result(self) -> list[bytes]:
         if self.local.kernels_done == self.kernels:
-            until(self.local.deliver, self.device.poll)
+            wait_until(self.local.deliver, meanwhile=self.device.poll)
         self.local.copy_out()
         return [output.tobytes() for output in self.outputs]
 
@@ -64,7 +56,7 @@ class Bench:
     """A device with one model on it, and the bits of an undisturbed plain run."""
 
     def __init__(self, kind: str, case: Case) -> None:
-        self.case, self.cpu = case, kind == "cpu"
+        self.kind, self.case = kind, case
         self.device = open_device(kind)
         self.model = self.device.load(case.spec)
         outputs = case.outputs()
@@ -414,7 +406,7 @@ def test_preempted_from_split_to_split(bench: Bench) -> None:
             if generator.random() < 0.7:
                 time.sleep(generator.random() * 300e-6)
                 bench.next_epoch(1)
-                if bench.cpu:
+                if bench.kind == "cpu":
                     request.wait()  # the contract: none behind a stale one of its own request
                 request.launch(1, bench.epochs[1], split=0)  # a GPU: queued behind what is stale
             request.wait()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 from libreef import Cancelled, Client, DaemonGone, DeadlineExceeded
 from libreef.loan import Future, Loan
 from reefd.compiler import Options, compile_model
+from tests import wait_until
 
 from .test_daemon import Daemon
 
@@ -28,13 +29,6 @@ MODEL = "pair"
 ELEMENTS = 150_000  # 600 kB for each of two inputs and two outputs: five pieces of registered memory, more of staged
 PATIENCE = 60
 DIRECTIONS = ["TO_DEVICE", "TO_HOST"]
-
-
-def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +72,7 @@ class Held:
         return (self.folder / f"{direction}.waiting").exists()
 
     def waiting(self, direction: str) -> None:
-        until(lambda: self.is_waiting(direction))
+        wait_until(lambda: self.is_waiting(direction))
 
     def go(self) -> None:
         for direction in DIRECTIONS:
@@ -208,7 +202,7 @@ def test_its_client_is_killed(held: Held, direction: str) -> None:
         held.go()
         assert right(future.result(PATIENCE), 3)
         loan.release()
-        until(lambda: not set(mine) & set(held.regions()))
+        wait_until(lambda: not set(mine) & set(held.regions()))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

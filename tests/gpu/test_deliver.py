@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from reefd.gpu.program import output_steps
+from tests import wait_until
 
 from .devices import GPUS, REAL, chain, probes
-from .test_conformance import RT, Bench, Request, run_to_end, until
-from .test_fetch import BYTES, ELEMENTS, IN_FLIGHT, Copies, kind_of, piece_of
+from .test_conformance import RT, Bench, Request, run_to_end
+from .test_fetch import BYTES, ELEMENTS, IN_FLIGHT, Copies, piece_of
 
 pytestmark = pytest.mark.skipif(bool(REAL), reason="a card does not say what was copied when: unset REEF_TEST_GPU")
 
@@ -22,7 +23,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 
 @pytest.fixture
 def copies(bench: Bench) -> Iterator[Copies]:
-    made = Copies(kind_of(bench), to_host=True)
+    made = Copies(bench.kind, to_host=True)
     yield made
     made.take(wait=False)
 
@@ -30,7 +31,7 @@ def copies(bench: Bench) -> Iterator[Copies]:
 def finished(bench: Bench, queue: int, *, registered: bool = True) -> Request:
     """A best-effort request whose kernels are done."""
     request = bench.request(registered=registered)
-    until(request.local.fetch, bench.device.poll)
+    wait_until(request.local.fetch, meanwhile=bench.device.poll)
     run_to_end(bench, request, queue)
     return request
 
@@ -64,7 +65,7 @@ def test_in_pieces_two_at_a_time_in_turns(bench: Bench, copies: Copies, register
     assert copies.take(wait=True) == [piece] * IN_FLIGHT and bench.device.copying
     copies.take(wait=False)
     for request in requests:
-        until(request.local.deliver, bench.device.poll)
+        wait_until(request.local.deliver, meanwhile=bench.device.poll)
         assert seen(request) == bench.expected
         assert request.local.deliver()  # and still says so
     sizes = copies.take(wait=False)
@@ -79,8 +80,8 @@ def test_not_complete_before_the_last_piece_landed(bench: Bench, copies: Copies)
     assert not request.local.deliver()
     for _ in range(pieces // IN_FLIGHT):
         bench.device.poll()
-        until(lambda: not bench.device.copying)
-    assert pieces % IN_FLIGHT != 0 or kind_of(bench) == "hip"
+        wait_until(lambda: not bench.device.copying)
+    assert pieces % IN_FLIGHT != 0 or bench.kind == "hip"
     copies.take(wait=True)
     bench.device.poll()
     for _ in range(100):
@@ -88,24 +89,24 @@ def test_not_complete_before_the_last_piece_landed(bench: Bench, copies: Copies)
         done = request.local.deliver()
         assert done == (not bench.device.copying)
     copies.take(wait=False)
-    until(request.local.deliver, bench.device.poll)
+    wait_until(request.local.deliver, meanwhile=bench.device.poll)
     assert seen(request) == bench.expected
 
 
 def test_a_turn_is_short(bench: Bench, copies: Copies) -> None:
     """However fast pieces land, poll() issues as many as may be in flight, and returns."""
-    inputs = Copies(kind_of(bench))
+    inputs = Copies(bench.kind)
     for _ in range(20):
         request = bench.request(registered=False)
         assert not request.local.fetch()
         bench.device.poll()
         assert len(inputs.take(wait=False)) <= IN_FLIGHT
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
         run_to_end(bench, request, 1)
         assert not request.local.deliver()
         bench.device.poll()
         assert len(copies.take(wait=False)) <= IN_FLIGHT
-        until(request.local.deliver, bench.device.poll)
+        wait_until(request.local.deliver, meanwhile=bench.device.poll)
         inputs.take(wait=False)
         copies.take(wait=False)
 
@@ -116,7 +117,7 @@ def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
     for _ in range(5):
         bench.device.poll(hold=True)
     assert copies.take(wait=False) == [] and not request.local.deliver() and not bench.device.copying
-    until(request.local.deliver, bench.device.poll)
+    wait_until(request.local.deliver, meanwhile=bench.device.poll)
     assert seen(request) == bench.expected
 
 
@@ -131,17 +132,17 @@ def test_dropped_in_the_middle(bench: Bench, copies: Copies, registered: bool) -
     assert not first.local.drop()
     assert third.local.drop()  # none of its pieces was begun
     copies.take(wait=False)
-    until(first.local.drop)
+    wait_until(first.local.drop)
     before = seen(first)
     assert first.local.registered or before == empty  # a staged piece that lands goes no further
-    until(second.local.deliver, bench.device.poll)
+    wait_until(second.local.deliver, meanwhile=bench.device.poll)
     assert seen(second) == bench.expected
     assert seen(first) == before and seen(third) != bench.expected
     for request in (first, third):
         request.begin()
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
         run_to_end(bench, request, 2)
-        until(request.local.deliver, bench.device.poll)
+        wait_until(request.local.deliver, meanwhile=bench.device.poll)
         assert seen(request) == bench.expected
 
 
@@ -178,27 +179,27 @@ def test_preemptible_real_time_outputs_are_not_held(bench: Bench, copies: Copies
     request.wait()
     assert request.local.kernels_done == request.kernels and copies.take(wait=False) == []
     assert not waiting.local.deliver() and not request.local.deliver()
-    until(request.local.deliver, lambda: bench.device.poll(hold=True))
+    wait_until(request.local.deliver, meanwhile=lambda: bench.device.poll(hold=True))
     assert seen(request) == bench.expected
     assert sum(copies.take(wait=False)) == BYTES and not waiting.local.deliver()
-    until(waiting.local.deliver, bench.device.poll)
+    wait_until(waiting.local.deliver, meanwhile=bench.device.poll)
     assert seen(waiting) == bench.expected
 
 
 def test_a_stale_window_sends_nothing(bench: Bench, copies: Copies) -> None:
     """Whatever was preempted, and where: nothing goes before every kernel is done, and then the right bits."""
     request = bench.request()
-    until(request.local.fetch, bench.device.poll)
+    wait_until(request.local.fetch, meanwhile=bench.device.poll)
     for queue in (1, RT):
         request.begin()
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
         for _ in range(5):
             request.launch(queue, bench.epochs[queue])
             bench.next_epoch(queue)
             request.wait()
             assert copies.take(wait=False) == []
         run_to_end(bench, request, queue)
-        until(request.local.deliver, bench.device.poll)
+        wait_until(request.local.deliver, meanwhile=bench.device.poll)
         assert seen(request) == bench.expected
         copies.take(wait=False)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import wait_until
+
 from . import standin
 from .devices import GPUS, REAL, chain
-from .test_conformance import RT, Bench, Request, run_to_end, until
+from .test_conformance import RT, Bench, Request, run_to_end
 
 pytestmark = pytest.mark.skipif(bool(REAL), reason="a card does not say what was copied when: unset REEF_TEST_GPU")
 ELEMENTS = 150_528  # 602,112 bytes, whole pages: two pieces and a part of one
@@ -36,13 +38,9 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     return Bench(request.param, chain(request.param, 3, ELEMENTS))
 
 
-def kind_of(bench: Bench) -> str:
-    return "cuda" if bench.device.info["detail"].startswith("libcuda") else "hip"
-
-
 @pytest.fixture
 def copies(bench: Bench) -> Iterator[Copies]:
-    made = Copies(kind_of(bench))
+    made = Copies(bench.kind)
     yield made
     made.take(wait=False)
 
@@ -70,7 +68,7 @@ def test_a_real_time_input_waits_behind_two_pieces_at_most(bench: Bench, copies:
     real_time.wait()
     assert real_time.result() == bench.expected
     for request in requests:
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
     assert sum(copies.take(wait=False)) == len(requests) * BYTES - IN_FLIGHT * piece
     for queue, request in enumerate(requests, 1):
         run_to_end(bench, request, min(queue, bench.device.info["queues"] - 1))
@@ -85,7 +83,7 @@ def test_nothing_begins_while_held(bench: Bench, copies: Copies) -> None:
     for _ in range(5):
         bench.device.poll(hold=True)
     assert copies.take(wait=False) == [] and not request.local.fetch()
-    until(request.local.fetch, bench.device.poll)
+    wait_until(request.local.fetch, meanwhile=bench.device.poll)
     run_to_end(bench, request, 1)
     assert request.result() == bench.expected
 
@@ -102,13 +100,13 @@ def test_dropped_in_the_middle(bench: Bench, copies: Copies) -> None:
     assert not third.local.fetch()
     bench.device.poll()
     assert copies.take(wait=False) == [piece_of(first)] * IN_FLIGHT
-    until(first.local.drop)
+    wait_until(first.local.drop)
     for request in (third, second):
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
         run_to_end(bench, request, 1)
         assert request.result() == bench.expected
     first.begin()
-    until(first.local.fetch, bench.device.poll)
+    wait_until(first.local.fetch, meanwhile=bench.device.poll)
     run_to_end(bench, first, 2)
     assert first.result() == bench.expected
 
@@ -117,23 +115,23 @@ def test_a_small_input_does_not_wait_for_a_large_one(bench: Bench, copies: Copie
     """Requests take turns, piece by piece: what came last is there after one piece of each other."""
     large = [bench.request() for _ in range(3)]
     elements = 8192  # 32 KiB: one piece
-    model = bench.device.load(chain(kind_of(bench), 3, elements).spec)
-    small = Request(bench.device, chain(kind_of(bench), 3, elements), model)
+    model = bench.device.load(chain(bench.kind, 3, elements).spec)
+    small = Request(bench.device, chain(bench.kind, 3, elements), model)
     small.begin()
     for request in (*large, small):
         assert not request.local.fetch()
-    until(small.local.fetch, bench.device.poll)
+    wait_until(small.local.fetch, meanwhile=bench.device.poll)
     sizes = copies.take(wait=False)
     assert sizes[:4] == [piece_of(large[0])] * 3 + [4 * elements]
     for request in large:
-        until(request.local.fetch, bench.device.poll)
+        wait_until(request.local.fetch, meanwhile=bench.device.poll)
         run_to_end(bench, request, 1)
         assert request.result() == bench.expected
 
 
 def test_preempted_after_its_inputs_came(bench: Bench, copies: Copies) -> None:
     request = bench.request()
-    until(request.local.fetch, bench.device.poll)
+    wait_until(request.local.fetch, meanwhile=bench.device.poll)
     copies.take(wait=False)
     for _ in range(5):
         request.launch(1, bench.epochs[1])
@@ -145,7 +143,7 @@ def test_preempted_after_its_inputs_came(bench: Bench, copies: Copies) -> None:
 
 
 def test_small_inputs_go_with_their_window(bench: Bench, copies: Copies) -> None:
-    small = Bench(kind_of(bench), chain(kind_of(bench), 11, 3008))
+    small = Bench(bench.kind, chain(bench.kind, 11, 3008))
     request = small.request()
     assert request.local.fetch()
     run_to_end(small, request, 1)

@@ -28,8 +28,8 @@ from reefd.resource.read import read_code
 from reefd.resources import Store
 from reefd.tasks import Tasks
 from reefd.zoo.net import Net
-from tests import until_some
-from tests.engine.regions import Client, open_session, wait_until
+from tests import until_some, wait_until
+from tests.engine.regions import Client, open_session
 
 from . import standin
 from .devices import REAL, compile_cached, open_device

@@ -25,7 +25,7 @@ from reefd.resource.code import parse
 from reefd.resource.load import model_spec
 from reefd.resource.read import read_code
 from reefd.zoo.net import Net
-from tests.engine.regions import wait_until
+from tests import wait_until
 from tests.tools.test_interrupted import children_in
 
 from . import standin

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, wait_until
 
 DETECTOR = "a compiled network"
 COMMANDS = {
@@ -35,13 +34,6 @@ def children_in(place: Path) -> list[int]:
     return found
 
 
-def wait_until(there: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 60
-    while not there():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def begun(request: pytest.FixtureRequest, detector: Path, tmp_path: Path) -> subprocess.Popen[str]:
     """A command whose daemon serves. Its temporary files are in tmp_path."""
@@ -54,7 +46,7 @@ def begun(request: pytest.FixtureRequest, detector: Path, tmp_path: Path) -> sub
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     signal.signal(signal.SIGINT, before)
-    wait_until(lambda: list(tmp_path.glob("*/reef.sock")), "the daemon did not come up")
+    wait_until(lambda: list(tmp_path.glob("*/reef.sock")), what="the daemon did not come up")
     time.sleep(0.2)
     yield process
     process.kill()
@@ -80,5 +72,5 @@ def test_an_interrupted_command_takes_its_daemon_and_its_files_along(
 def test_no_daemon_survives_a_killed_command(begun: subprocess.Popen[str], tmp_path: Path) -> None:
     assert children_in(tmp_path)
     begun.kill()
-    wait_until(lambda: not children_in(tmp_path), "its daemon lives on")
+    wait_until(lambda: not children_in(tmp_path), what="its daemon lives on")
     assert list(Path("/dev/shm").glob(f"reef.bench-{begun.pid}*")) == []
