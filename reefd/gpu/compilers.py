@@ -81,7 +81,8 @@ class Compilers:
         with self._lock:
             self._closed = True
         for process in self._processes:
-            os.killpg(process.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+            with suppress(ProcessLookupError):  # ended by itself, or by the signal that ends the command
+                os.killpg(process.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
         self._threads.shutdown(cancel_futures=True)
         for process in self._processes:
             process.wait()

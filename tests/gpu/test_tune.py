@@ -186,7 +186,7 @@ def test_an_interrupted_tuning_leaves_the_resource_and_says_one_sentence(
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, (out, errors)
     assert out == "" and errors == f"{copy}: interrupted; it keeps the tiles that it had\n"
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".small")] == []
