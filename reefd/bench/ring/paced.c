@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requests to a task at a rate, spinning for each answer, and where the time of each went.
-#define _GNU_SOURCE
 #include <errno.h>
 #include <reef.h>
 #include <string.h>
