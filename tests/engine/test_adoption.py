@@ -180,13 +180,6 @@ def test_death_wakes_who_sleeps_on_the_liveness_word():
 # ---------------------------------------------------------------- D as a death between two stores leaves it
 
 
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def interrupted(sim: Simulation, model: _engine.Model | None = None) -> tuple[int, Client]:
     """A session that nobody serves, to be edited and adopted. One request of slot 0 was completed and taken."""
     task = sim.task("be", "be", model or sim.model("m", (4, 100, 20)), slots=4)

@@ -3,18 +3,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .simulation import Simulation
 
 MS = 1000  # microseconds
-
-
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
 
 
 def bounded(sim: Simulation, name: str = "rt", *, end_to_end_us: int, budget: float = 0.0, **bounds: int):

@@ -14,19 +14,6 @@ from .regions import open_session
 from .simulation import US, Simulation
 
 
-@pytest.fixture
-def simulate():
-    made = []
-
-    def make(units=4, policy="reef"):
-        made.append(Simulation(units, policy))
-        return made[-1]
-
-    yield make
-    for simulation in made:
-        simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def plan(*segments: tuple[int, int], kernel_us: tuple[float, ...] = ()) -> list[_engine.Profile]:
     return [_engine.Profile(kernel_ns=[round(us * US) for us in kernel_us], padding=segments)]
 
@@ -54,7 +41,7 @@ def test_01_best_effort_runs_beside_a_model_that_leaves_units_idle(simulate):
 
 def test_02_units_beside_follow_the_segments_of_the_plan(simulate):
     """60 compute units: beside three segments of 1 ms each, 40, none and 20 units."""
-    sim = simulate(60)
+    sim = simulate(units=60)
     be = sim.client("be", "be", (60 * 200, 50, 10), profiles=plan(kernel_us=(10_000,)))
     rt = sim.client("rt", "rt", (20, 1000, 0), (60, 1000, 0), (40, 1000, 0), profiles=plan((1, 40), (2, 0), (3, 20)))
     be.submit(0)

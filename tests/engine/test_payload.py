@@ -17,13 +17,6 @@ FLAG = lib.REEF_SQE_PAYLOAD_CRC
 DATA = bytes(range(40, 48))
 
 
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def session(sim: Simulation, task_class: str = "be", **options: object) -> Client:
     return sim.client("a", task_class, (1, 100, 20), payload_crc=True, **options)
 

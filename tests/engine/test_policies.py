@@ -15,19 +15,6 @@ from .simulation import Simulation
 POLICIES = ("reef", "reset", "wait", "streams", "sequential")
 
 
-@pytest.fixture
-def simulate():
-    made = []
-
-    def make(policy):
-        made.append(Simulation(policy=policy))
-        return made[-1]
-
-    yield make
-    for simulation in made:
-        simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def test_an_unknown_policy_is_refused_with_the_names_of_those_there_are():
     with pytest.raises(_engine.EngineError, match="'fifo' is unknown; there are: reef, reset, wait, streams, sequ"):
         _engine.Engine(device="simulated", policy="fifo")

@@ -15,14 +15,6 @@ from . import models
 from .regions import open_session
 from .simulation import Simulation
 
-
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 # ---------------------------------------------------------------- real time preempts real time
 
 

@@ -12,13 +12,6 @@ from libreef._reef import lib
 from .simulation import Simulation
 
 
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def test_01_a_request_alone_takes_what_its_kernels_cost(sim):
     client = sim.client("rt", "rt", (4, 10, 0), (8, 10, 0), (1, 5, 0))
     client.submit(0)

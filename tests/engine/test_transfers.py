@@ -13,13 +13,6 @@ from libreef._reef import lib
 from .simulation import Simulation
 
 
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
-
-
 def test_inputs_then_kernels_then_outputs(sim):
     be = sim.client("be", "be", (4, 100, 20), fetch=3, deliver=5)
     be.submit(0)
@@ -54,8 +47,8 @@ def test_requests_take_turns(sim):
 
 
 @pytest.mark.parametrize("policy", ["reef", "reset", "wait", "sequential"])
-def test_held_while_real_time_work_is_there(policy):
-    sim = Simulation(policy=policy)
+def test_held_while_real_time_work_is_there(simulate, policy):
+    sim = simulate(policy)
     be = sim.client("be", "be", (4, 100, 20), deliver=6)
     rt = sim.client("rt", "rt", (4, 300, 0))
     be.submit(0)
@@ -68,7 +61,6 @@ def test_held_while_real_time_work_is_there(policy):
     assert [time for time, *_ in sim.events("deliver")] == [100, 100, 110, 415, 415, 425]
     (done,) = be.take()
     assert done.status == 0 and done.preemptions == 0 and sim.times(done)[2] == 445
-    sim.engine.stop(grace_ns=0, keep_sessions=False)
 
 
 def test_held_while_announced(sim):

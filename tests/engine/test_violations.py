@@ -10,7 +10,6 @@ import pytest
 from libreef._reef import lib
 
 from .regions import Client, Regions, crc32c, echo_task, open_session
-from .simulation import Simulation
 
 
 def break_tail(client: Client) -> None:
@@ -60,13 +59,6 @@ VIOLATIONS = {
     "in flight": (twice, "slot 3 has a request in flight"),
     "completion not consumed": (unconsumed, "not consumed"),
 }
-
-
-@pytest.fixture
-def sim():
-    simulation = Simulation()
-    yield simulation
-    simulation.engine.stop(grace_ns=0, keep_sessions=False)
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
