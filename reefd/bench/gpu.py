@@ -21,6 +21,7 @@ import numpy as np
 
 from reefd import _engine, resource
 from reefd.bench.daemon import BenchError
+from reefd.bench.report import quantile
 from reefd.gpu import stored
 from reefd.gpu.conv import ConvShape, Tile, conv_kernels
 from reefd.gpu.program import Argument, Program, Step, area_bytes, build_program, output_steps
@@ -33,13 +34,9 @@ _REAL_TIME, _BEST_EFFORT = 0, 1
 Say = Callable[[str], None]
 
 
-def p(values: Sequence[float], quantile: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * quantile))]
-
-
 def spread(nanoseconds: Sequence[int]) -> dict[str, float]:
     """Microseconds."""
-    return {name: round(p(nanoseconds, q) / 1e3, 2) for name, q in (("p50_us", 0.5), ("p99_us", 0.99))}
+    return {name: round(quantile(nanoseconds, q) / 1e3, 2) for name, q in (("p50_us", 0.5), ("p99_us", 0.99))}
 
 
 class Loaded:

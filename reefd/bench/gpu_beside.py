@@ -70,11 +70,15 @@ def one_case(
             for each in loads:
                 each.go_on()
 
+            def answers() -> int:
+                """Since the last call."""
+                return sum(each.answers() for each in loads)
+
             def answers_per_s(meanwhile: Callable[[], Any]) -> float:
                 begin = time.monotonic()
-                sum(each.answers() for each in loads)
+                answers()
                 meanwhile()
-                return round(sum(each.answers() for each in loads) / (time.monotonic() - begin), 1)
+                return round(answers() / (time.monotonic() - begin), 1)
 
             def beside() -> None:
                 figures["beside"] = real_time(seconds)

@@ -8,7 +8,6 @@ a network.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
 from collections.abc import Iterator
@@ -19,25 +18,13 @@ import numpy as np
 
 from reefd import resource
 from reefd.gpu import stored
-from reefd.gpu.bench.driver import Device
+from reefd.gpu.bench.driver import Device, Place
 from reefd.gpu.program import Step
 from reefd.resource.read import read_code
 
 TARGET = "sm_90a"
 CHAIN, TURNS = 100, 5
 _PAGE = 4096
-
-
-class _Place(ctypes.Structure):
-    """gate.cuh's Place."""
-
-    _fields_ = (
-        ("queue_epoch", ctypes.c_uint64),
-        ("window", ctypes.c_uint64),
-        ("left", ctypes.c_uint64),
-        ("progress", ctypes.c_uint64),
-        ("kernel", ctypes.c_uint32),
-    )
 
 
 class _Memory:
@@ -51,7 +38,7 @@ class _Memory:
         device.fill(left, 4 * units, 0)
         device.upload(np.array([1], np.uint32), words)
         device.upload(np.array([1, 0, 0, 0, 0xFFFFFFFF], np.uint32), words + 128)
-        self.place = _Place(words, words + 128, left, 0, 1)
+        self.place = Place(words, words + 128, left, 0, 1)
 
     def pointers(self, step: Step) -> list[int]:
         found, at = [], self.start
@@ -79,12 +66,12 @@ def _times(device: Device, memory: _Memory, step: Step) -> tuple[float, float]:
 
 
 def kernel_rows(device: Device, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for each kernel of a network; not of its last launch, which writes where a request says."""
+    """A row for each kernel of a network; not of the one that writes outputs to where a request says."""
     read = resource.read(folder)
     code = read_code(read, TARGET)
     if code is None:
         raise SystemExit(f"gpu_kernels: {folder} has no code for {TARGET}")
-    steps = stored.plan(read, code.file).steps[:-1]
+    steps = [step for step in stored.plan(read, code.file).steps if step.operation]
     kernels = {step.kernel.name: step.kernel for step in steps}
     for names, content in code.objects.items():
         there = [kernels[name] for name in names.split() if name in kernels]

@@ -12,6 +12,7 @@ import numpy as np
 from reefd.bench import child
 from reefd.bench.clients import ring_client
 from reefd.bench.daemon import BenchError
+from reefd.bench.report import quantile
 
 _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 
@@ -28,14 +29,14 @@ class Paced(NamedTuple):
     def figures(self) -> dict[str, float]:
         """Microseconds."""
 
-        def at(values: np.ndarray, quantile: float) -> float:
-            return round(float(np.sort(values)[min(len(values) - 1, int(len(values) * quantile))]) / 1e3, 1)
+        def at(values: np.ndarray, share: float) -> float:
+            return round(quantile(values, share) / 1e3, 1)
 
-        whole = {f"{name}_us": at(self.whole, quantile) for name, quantile in _QUANTILES}
+        whole = {f"{name}_us": at(self.whole, share) for name, share in _QUANTILES}
         return whole | {
-            f"{part}_{name}_us": at(getattr(self, part), quantile)
+            f"{part}_{name}_us": at(getattr(self, part), share)
             for part in ("submit", "heard", "ran", "woke")
-            for name, quantile in (("p50", 0.5), ("p99", 0.99))
+            for name, share in (("p50", 0.5), ("p99", 0.99))
         }
 
 

@@ -14,6 +14,12 @@ from typing import Any
 import numpy as np
 
 
+def quantile(values: Sequence[float] | np.ndarray, share: float) -> float:
+    """The least of the values that `share` of them lie below: one that was measured, nothing between two."""
+    ordered = np.sort(values)
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))])
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One line of the table. Times are round trips in microseconds; `n` is how many were measured."""

@@ -206,7 +206,7 @@ def _check_period(tile: Tile, share: int, blocks: int, shared: int) -> int:
     what is short beside the other blocks of its compute unit.
     """
     clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
-    beside = min(ceil_div(blocks, _UNITS), _UNIT_THREADS // tile.threads, _UNIT_SHARED // (shared + 1024))
+    beside = min(ceil_div(blocks, _UNITS), _UNIT_THREADS // tile.threads, _by_memory(shared))
     if share * max(clocks * beside, _LEAST_CLOCKS) <= _SHORT_CLOCKS:
         return share
     return max(1, min(16, round(_PERIOD_CLOCKS / clocks)))
@@ -221,7 +221,12 @@ def _resident(tile: Tile, shared: int) -> int:
     registers = ceil_div(tile.down * tile.across + 4 * (tile.down + tile.across) + 72, 8) * 8
     if tile.tensor_cores or registers < 128:
         return 1
-    return max(1, min(65536 // (tile.threads * registers), (227 << 10) // (shared + 1024)))
+    return max(1, min(65536 // (tile.threads * registers), _by_memory(shared)))
+
+
+def _by_memory(shared: int) -> int:
+    """Blocks for which a compute unit has the shared memory; each takes a kilobyte more than it asks for."""
+    return _UNIT_SHARED // (shared + 1024)
 
 
 def pack_conv_weights(w: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:

@@ -134,6 +134,15 @@ def test_answers(held: Held) -> None:
                 loan.release()
 
 
+def ends_with(error: type[Exception], held: Held, client: Client, loan: Loan, future: Future) -> None:
+    """Once the copies go on; and the client is served as before."""
+    held.go()
+    with pytest.raises(error):
+        future.result(PATIENCE)
+    loan.release()
+    assert answers(client, 2)
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_cancelled(held: Held, direction: str) -> None:
     with Client("be", timeout=PATIENCE) as client:
@@ -142,11 +151,7 @@ def test_cancelled(held: Held, direction: str) -> None:
         held.waiting(direction)
         assert future.cancel(PATIENCE)
         assert not future.done()  # its memory is still being read, or written
-        held.go()
-        with pytest.raises(Cancelled):
-            future.result(PATIENCE)
-        loan.release()
-        assert answers(client, 2)
+        ends_with(Cancelled, held, client, loan, future)
 
 
 def test_a_deadline_passes_while_inputs_come(held: Held) -> None:
@@ -154,11 +159,7 @@ def test_a_deadline_passes_while_inputs_come(held: Held) -> None:
         held.hold("TO_DEVICE")
         loan, future = begun(client, 1, deadline=0.2)
         time.sleep(0.4)
-        held.go()
-        with pytest.raises(DeadlineExceeded):
-            future.result(PATIENCE)
-        loan.release()
-        assert answers(client, 2)
+        ends_with(DeadlineExceeded, held, client, loan, future)
 
 
 def test_a_deadline_passes_while_outputs_go(held: Held) -> None:

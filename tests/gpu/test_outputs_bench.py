@@ -8,7 +8,7 @@ from reefd.bench import gpu_outputs
 from .devices import GPUS, REAL, compile_cached, open_device, target
 
 
-@pytest.mark.skipif(bool(REAL), reason="python -m reefd.bench.gpu_outputs is for cards")
+@pytest.mark.skipif(bool(REAL), reason="`python -m reefd.bench.gpu_outputs` is for cards: unset REEF_TEST_GPU")
 @pytest.mark.parametrize("kind", GPUS)
 def test_both_ways(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_outputs, "SIZES", {"a text": 20_480})

@@ -38,7 +38,7 @@ class Memory:
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"ready\n":
-            pytest.skip("a mount namespace of one's own is not permitted here")
+            pytest.skip("needs a mount namespace of its own: run as root, where a container allows `unshare --mount`")
         self.path = Path(f"/proc/{self._holder.pid}/root/dev/shm")
         self.launcher = ("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}")
 

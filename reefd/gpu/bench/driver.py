@@ -32,6 +32,18 @@ class _LaunchAttribute(ctypes.Structure):
     _fields_ = (("id", c_int), ("pad", c_char * 4), ("value", c_int * 16))
 
 
+class Place(ctypes.Structure):
+    """gate.cuh's: which kernel of which request a launch is."""
+
+    _fields_ = (
+        ("queue_epoch", c_uint64),
+        ("window", c_uint64),
+        ("left", c_uint64),
+        ("progress", c_uint64),
+        ("kernel", ctypes.c_uint32),
+    )
+
+
 _PROGRAMMATIC_STREAM_SERIALIZATION = 6
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 

@@ -9,19 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .driver import Device, call
+from .driver import Device, Place, call
 from .network import Launch, Network
 from .tune import Compiler
-
-
-class _Place(ctypes.Structure):
-    _fields_ = (
-        ("queue_epoch", ctypes.c_uint64),
-        ("window", ctypes.c_uint64),
-        ("left", ctypes.c_uint64),
-        ("progress", ctypes.c_uint64),
-        ("kernel", ctypes.c_uint32),
-    )
 
 
 class _Record:
@@ -51,8 +41,8 @@ class _Record:
         device.upload(np.array([1], np.uint32), self.epoch)
         device.upload(np.array([1, 0, 0, 0, 0xFFFFFFFF], np.uint32), self.window)
 
-    def place(self, index: int) -> _Place:
-        return _Place(
+    def place(self, index: int) -> Place:
+        return Place(
             self.epoch, self.window, self.record + int(self.first_word[index]) * 4, self.progress_device, index
         )
 
@@ -65,7 +55,7 @@ class _Record:
         words = (self.progress[0], self.value, self.reached)
         if words != self.words:
             packed = (ctypes.c_uint64 * 8)(self.window, words[0] << 32 | words[1], words[2])
-            self.device.launch_function("reef_window_begin", (1, 1, 0), [packed, _Place()], False)
+            self.device.launch_function("reef_window_begin", (1, 1, 0), [packed, Place()], False)
             self.words = words
         self.reached = len(self.launches)
         self.device.replay(graph)
