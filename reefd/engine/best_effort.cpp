@@ -362,8 +362,10 @@ void BestEffort::retire(QueueId id, uint64_t now_ns) {
     request.served = false;
     if (request.ending != 0) {
         finish(request, request.ending, now_ns);
+    } else if (request.launched == request.model->kernels && landings_.deliver(request)) {
+        finish(request, 0, now_ns);
     } else if (request.launched == request.model->kernels) {
-        landings_.deliver(request) ? finish(request, 0, now_ns) : leave_started(request);
+        leave_started(request);
     } else if (preempted && request.deadline_ns != 0 && request.deadline_ns <= now_ns) {
         finish(request, -ETIME, now_ns);
     }

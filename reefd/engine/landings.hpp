@@ -13,11 +13,18 @@ public:
     explicit Landings(Device& device) : device_(device) {}
 
     // All kernels are done. True: so are its outputs; else it is kept here.
-    bool deliver(Request& request) { return device_.deliver(*request.context) || !keep(request); }
+    bool deliver(Request& request) {
+        if (device_.deliver(*request.context)) {
+            return true;
+        }
+        keep(request);
+        return false;
+    }
     // `ending` is set. True: nothing of it is read or written any more; else it is kept here until then.
     bool drop(Request& request) {
         if (!device_.drop(*request.context)) {
-            return !keep(request);
+            keep(request);
+            return false;
         }
         if (contains(request)) {
             requests_.remove(request);
@@ -45,11 +52,10 @@ public:
 private:
     using Requests = List<Request, &Request::landing_link>;
 
-    bool keep(Request& request) {
+    void keep(Request& request) {
         if (!contains(request)) {
             requests_.push_back(request);
         }
-        return true;
     }
 
     Device& device_;
