@@ -189,7 +189,7 @@ def preemption(device: _engine.GpuDevice, depths: Sequence[int], rounds: int) ->
                 mark = device.launch(_BEST_EFFORT, request, 1, kernels, epoch, policy != "streams", policy == "wait")
                 end = time.perf_counter_ns() + int(rng.uniform(0.15, 0.7) * alone)
                 while time.perf_counter_ns() < end:
-                    pass
+                    device.poll()  # as the engine's thread does
                 epoch += 1
                 write_ns, total_ns = device.vacate(_BEST_EFFORT, epoch, mark)
                 written.append(write_ns)

@@ -93,6 +93,7 @@ private:
     // The queue's stream for a window, behind what was launched on another; the driver's status.
     int choose_stream(Queue& queue, uint32_t split) const;
     void settle(Queue& queue, Flight& flight) const;
+    void keep_warm(uint64_t now_ns);
     void failed(int status, const char* call);
 
     const std::shared_ptr<const Driver> driver_;
@@ -102,6 +103,8 @@ private:
     DeviceMemory counts_;
     HostMemory words_;
     DriverStream* signals_ = nullptr;                 // epoch writes: never behind anything
+    void* unread_ = nullptr;                          // device memory: what keep_warm() writes
+    uint64_t warmed_ns_ = 0;
     std::vector<DriverSplit*> splits_;                // i-th: (i + 1) granules set aside
     std::vector<DriverStream*> capture_best_effort_;  // by split
     std::vector<DriverStream*> capture_real_time_;
