@@ -303,7 +303,8 @@ class Engine:
         cpu: int = -1,  # pin the engine thread to this processor; -1: not
         stuck_ns: int = 10_000_000_000,  # a kernel that finishes no block for so long is stuck: "device_stuck"
     ) -> None:
-        """device: "cpu", "cuda", "hip", or "simulated": a cost model in simulated time (see advance()). policy: "reef",
+        """device: "cpu", "cuda", "hip", or "simulated": a cost model in simulated time (see advance());
+        "simulated graphs" has opinions of windows, like a GPU. policy: "reef",
         or one to measure it against: "reset", "wait", "streams", "sequential"; docs/scheduling.md says what each
         does."""
     device: dict[str, Any]

@@ -17,9 +17,11 @@ template <class K> struct ConvLayout {
     static constexpr int pipeline = K::STAGES * tile_chunks * 16;
     static constexpr int sums = K::SLICES * K::BM * pitch * 4;
     static constexpr int bytes = header + (pipeline > sums ? pipeline : sums);
-    // Blocks that an H200 holds: 132 compute units of 2048 threads and 227 KB.
-    static constexpr int by_threads = 2048 / K::THREADS, by_memory = (227 << 10) / (bytes + 1024);
-    static constexpr int at_once = 132 * (by_threads < by_memory ? by_threads : by_memory);
+    // Blocks that an H200 holds, at most: 132 compute units of 227 KB, and of 65,536 registers, of which a thread has more
+    // than its sums take.
+    static constexpr int sums_each = K::BM * K::BN * K::SLICES / K::THREADS;
+    static constexpr int by_registers = 65536 / (K::THREADS * (sums_each + 32)), by_memory = (227 << 10) / (bytes + 1024);
+    static constexpr int at_once = 132 * (by_registers < by_memory ? by_registers : by_memory);
     static constexpr int units = K::GROUPS * G::row_tiles * G::column_tiles * K::PARTS;  // of restoration
     static_assert(bytes == K::SHARED && units * K::CLUSTER == K::BLOCKS, "the launch matches the kernel");
 };
@@ -234,8 +236,13 @@ template <class K> struct Conv {
             if constexpr (Preemptible)
                 if (thread_index() == 0) ((u32*)memory)[16] = leaving;
             cluster_barrier();
-            if constexpr (Preemptible)
+            if constexpr (Preemptible) {
+                if (REEF_RARELY(leaving)) {
+                    cluster_barrier();  // the others have read it
+                    return;
+                }
                 if (thread_index() % 32 < K::CLUSTER) told = cluster_load(memory + 64, thread_index() % 32).word[0];
+            }
         } else {
             barrier();
         }

@@ -87,6 +87,7 @@ struct DeviceInfo {
     int priorities = 1;           // levels of its queues
     uint32_t window_kernels = 1;  // windows that end at a multiple of it are cheaper to launch
     uint64_t window_ns = 0;       // the longest best-effort window that is wise here, by its estimate; 0: no opinion
+    uint32_t windows = 0;         // then also how many of that time are wise in flight together
 };
 
 // What one compute unit has done since the device started. Free-running.

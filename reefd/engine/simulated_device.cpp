@@ -63,7 +63,7 @@ SimulatedContext& of(Context* context) { return *static_cast<SimulatedContext*>(
 
 }  // namespace
 
-SimulatedDevice::SimulatedDevice(const DeviceOptions& options)
+SimulatedDevice::SimulatedDevice(const DeviceOptions& options, bool graphs)
     : info_{.name = "simulated",
             .detail = "cost model, simulated time",
             .compute_units = options.workers ? options.workers : 4,
@@ -72,7 +72,10 @@ SimulatedDevice::SimulatedDevice(const DeviceOptions& options)
             .split_granule = 1,
             .split_most = (options.workers ? options.workers : 4) - 1,
             .can_reset = true,
-            .may_spin = false},
+            .may_spin = false,
+            .window_kernels = graphs ? 4u : 1u,
+            .window_ns = graphs ? 500'000u : 0u,
+            .windows = graphs ? 4u : 0u},
       exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}
 
 SimulatedDevice::~SimulatedDevice() = default;

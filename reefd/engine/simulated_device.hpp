@@ -31,7 +31,8 @@ struct TraceRecord {
 
 class SimulatedDevice final : public Device {
 public:
-    explicit SimulatedDevice(const DeviceOptions& options);
+    // `graphs`: one whose windows should end at every fourth kernel and take at most half a millisecond, four at once.
+    explicit SimulatedDevice(const DeviceOptions& options, bool graphs = false);
     ~SimulatedDevice() override;
 
     const DeviceInfo& info() const override { return info_; }

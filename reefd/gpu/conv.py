@@ -16,7 +16,7 @@ _PERIOD_CLOCKS = 3000  # between two check points
 _SHORT_CLOCKS = 10_000  # of a block without any but its first
 _LEAST_CLOCKS = 350  # of a k-tile: its loads and barrier
 _UNITS = 100  # that share out a grid, about; a unit holds _UNIT_THREADS and _UNIT_SHARED bytes
-_UNIT_THREADS, _UNIT_SHARED = 2048, 227 << 10
+_UNIT_THREADS, _UNIT_REGISTERS, _UNIT_SHARED = 2048, 65536, 227 << 10
 
 
 class ConvShape(NamedTuple):
@@ -129,6 +129,11 @@ class Tile(NamedTuple):
         pipeline = self.stages * (self.bm + self.bn) * (self.bk // chunk) * 16
         return 128 + max(pipeline, self.slices * self.bm * (self.bn + 8) * 4)
 
+    def resident(self, chunk: int) -> int:
+        """Blocks that a compute unit may hold at once, at most: a thread has more registers than its sums take."""
+        registers = self.bm * self.bn * self.slices // self.threads + 32
+        return max(1, min(_UNIT_REGISTERS // (self.threads * registers), _by_memory(self.shared(chunk))))
+
 
 def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
     """The instances that compute `shape` with `tile`: one, or two when k is cut into parts through a workspace.
@@ -221,7 +226,7 @@ def _resident(tile: Tile, shared: int) -> int:
     registers = ceil_div(tile.down * tile.across + 4 * (tile.down + tile.across) + 72, 8) * 8
     if tile.tensor_cores or registers < 128:
         return 1
-    return max(1, min(65536 // (tile.threads * registers), _by_memory(shared)))
+    return max(1, min(_UNIT_REGISTERS // (tile.threads * registers), _by_memory(shared)))
 
 
 def _by_memory(shared: int) -> int:

@@ -10,11 +10,11 @@ from .simulation import Simulation
 
 @pytest.fixture
 def simulate():
-    """simulate(policy, units=...): simulations that end with the test."""
+    """simulate(policy, units=..., device=...): simulations that end with the test."""
     made = []
 
-    def make(policy="reef", *, units=4):
-        made.append(Simulation(units, policy))
+    def make(policy="reef", *, units=4, device="simulated"):
+        made.append(Simulation(units, policy, device))
         return made[-1]
 
     yield make

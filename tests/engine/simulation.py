@@ -18,8 +18,8 @@ US = 1000
 
 
 class Simulation:
-    def __init__(self, units: int = 4, policy: str = "reef") -> None:
-        self.engine = _engine.Engine(device="simulated", workers=units, policy=policy)
+    def __init__(self, units: int = 4, policy: str = "reef", device: str = "simulated") -> None:
+        self.engine = _engine.Engine(device=device, workers=units, policy=policy)
         self.engine.start()
         self.trace: list[tuple[float, str, int, str, int, int]] = []
         self._sessions = count(1)

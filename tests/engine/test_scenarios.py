@@ -281,6 +281,38 @@ def test_19_the_cost_of_kernels_is_learned_and_windows_follow(sim):
     assert set(windows[2:]) == {2}  # 1 ms each, 2 ms a window
 
 
+@pytest.mark.parametrize(
+    ("kernel_us", "windows"),
+    [
+        (100, [8, 4]),  # half a millisecond lies within the second graph of four
+        (200, [4, 4, 4]),
+        (300, [3, 1, 3, 1, 3, 1]),  # graphs of more than twice that are broken up
+        (1000, [1] * 12),
+    ],
+)
+def test_19_windows_end_where_graphs_do_unless_kernels_are_long(simulate, kernel_us, windows):
+    sim = simulate(device="simulated graphs")
+    be = sim.client("be", "be", *[(4, kernel_us, 20)] * 12, slots=1)
+    for until in (20_000, 40_000):
+        be.submit(0)
+        sim.until(until)
+        be.take()
+    learned = [(first, last) for _, _, first, last in sim.events("launch", "be")][-len(windows) :]
+    assert learned[0][0] == 0 and [last - first for first, last in learned] == windows
+
+
+def test_19_a_device_says_how_many_windows_are_wise(simulate):
+    sim = simulate(device="simulated graphs")
+    clients = [sim.client(f"be{i}", "be", *[(4, 100, 20)] * 8) for i in range(5)]
+    for slot, start in enumerate((0, 20_000)):
+        sim.until(start)
+        for client in clients:
+            client.submit(slot)
+    sim.until(20_010)
+    # 800 us each, on four units: before the third less than four of 500 us are in flight, before a fourth more.
+    assert len([time for i in range(5) for time, *_ in sim.events("launch", f"be{i}") if time >= 20_000]) == 3
+
+
 def test_20_preemption_latency_is_recorded(sim):
     be = sim.client("be", "be", *[(4, 100, 20)] * 10)
     task = sim.task("rt", "rt", sim.model("rt", (4, 50, 0)))
