@@ -13,7 +13,7 @@ constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of 
 
 BestEffort::BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits), units_(device.info().compute_units),
-      depth_(std::min(kFlights, device.info().queue_depth)), shares_(units_, policy.by_arrival()),
+      depth_(std::min({kFlights, device.info().queue_depth, device.info().windows_each})), shares_(units_, policy.by_arrival()),
       queues_(device.info().queues), landings_(device) {
     // What fill() sets aside has a window in flight on another queue.
     set_aside_.reserve(queues_.size() * kFlights);
@@ -154,17 +154,17 @@ Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
     return device_.fetch(*request.context, request.binding) ? &request : nullptr;
 }
 
-// At least one kernel; plain kernels are not taken back, so all of them. Where the device would have windows end at certain
-// kernels, such a window may take twice its time; of kernels that are longer it ends anywhere.
+// At least one kernel; plain kernels are not taken back, so all of them.
 uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const {
     const uint64_t limit_ns = window_ns(units);
     const bool bounded = policy_.checks() != Checks::none;
+    const uint32_t graph = device_.info().window_kernels;
     uint32_t last = request.launched;
     estimate_ns = 0;
     do {
         const uint64_t next = request.model->times.estimate_ns(last, units);
-        const bool cheap = last % device_.info().window_kernels == 0;
-        if (bounded && last > request.launched && estimate_ns + next > (cheap ? limit_ns : 2 * limit_ns)) {
+        const bool graph_ends = graph != 0 && last % graph == 0;
+        if (bounded && last > request.launched && (graph_ends || estimate_ns + next > limit_ns)) {
             break;
         }
         estimate_ns += next;
@@ -206,14 +206,14 @@ void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uin
     shares_.charge(*request.task, flight.width, static_cast<int64_t>(flight.estimate_ns));
 }
 
-// Bounded by time, whatever the count: a few windows that use all of their units, or more that use less. But one window always
+// Bounded by time, whatever the count: two windows that use all of their units, or more that use less. But one window always
 // waits behind the one that runs, so that the device has no gap, and compute units that nobody uses are for whoever can. A
 // request of plain kernels is one window on a queue of its own, as it would be on a stream.
 bool BestEffort::has_room(const Queue& queue, uint32_t units) const {
     if (queue.count == 0 && (policy_.checks() == Checks::none || width_in_flight() < units)) {
         return true;
     }
-    return policy_.checks() != Checks::none && (load_ns_ < limits_.windows * window_ns(units) * units / units_ || flights_ == 1);
+    return policy_.checks() != Checks::none && (load_ns_ < 2 * window_ns(units) * units / units_ || flights_ == 1);
 }
 
 // One more window on this queue, of the task with the least virtual time that has one for it. A task that is ahead of its

@@ -21,7 +21,6 @@ namespace reef {
 
 struct SchedulerLimits {
     uint64_t window_ns = 2'000'000;         // estimated time of one best-effort window on the whole device
-    uint32_t windows = 2;                   // of that time, in flight together on all queues
     uint64_t padding_window_ns = 250'000;   // of one beside a real-time model: it keeps its few units until it retires
     uint64_t widen_ns = 250'000;            // what is left of such a window when all units are free: it moves there
     uint64_t announce_hold_ns = 5'000'000;  // how long an announcement keeps best-effort work away

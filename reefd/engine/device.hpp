@@ -85,9 +85,10 @@ struct DeviceInfo {
     uint64_t memory_total = 0;    // of its own, bytes
     uint64_t memory_free = 0;     // when it was opened
     int priorities = 1;           // levels of its queues
-    uint32_t window_kernels = 1;  // windows that end at a multiple of it are cheaper to launch
-    uint64_t window_ns = 0;       // the longest best-effort window that is wise here, by its estimate; 0: no opinion
-    uint32_t windows = 0;         // then also how many of that time are wise in flight together
+    // Of best-effort windows. Wise here, or 0: no opinion.
+    uint64_t window_ns = 0;       // the longest, by its estimate
+    uint32_t window_kernels = 0;  // a window ends at the next multiple of it
+    uint32_t windows_each = UINT32_MAX;  // on one queue at a time
 };
 
 // What one compute unit has done since the device started. Free-running.

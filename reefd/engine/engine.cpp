@@ -62,11 +62,10 @@ Engine::Engine(const EngineOptions& options)
     loop.own_thread = simulated_ == nullptr;
     if (device_->info().window_ns != 0) {
         loop.limits.window_ns = device_->info().window_ns;
-        loop.limits.windows = device_->info().windows;
         loop.limits.padding_window_ns = std::min(loop.limits.padding_window_ns, loop.limits.window_ns);
         // Moving a window costs about as much as a stale one takes to retire: 20 us on an H200. Left where it is, it keeps
         // its request on a few units of a free device: 100 us of that, after each real-time request, made a plan worse than none.
-        loop.limits.widen_ns = 2 * loop.limits.window_ns / 5;
+        loop.limits.widen_ns = loop.limits.window_ns / 5;
     }
     loop.stuck_ns = options.stuck_ns;
     crash::install();

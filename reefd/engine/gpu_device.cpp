@@ -11,10 +11,10 @@ namespace {
 
 constexpr size_t kWord = 128;
 constexpr size_t kTransfers = 2;  // inputs and outputs
-// A stale window passes through its queue at about 1.5 us a kernel. More and shorter ones keep more queues busy: of five
-// networks, four of 50 us got 1.07 times as much done as two of 100, and left as quickly.
-constexpr uint64_t kWindowNs = 50'000;
-constexpr uint32_t kWindows = 4;
+// A stale window passes through its queue at about a microsecond a kernel, and large grids at several: so a window is a graph at
+// most, and of long kernels a part of one. One runs on each queue, and one waits.
+constexpr uint64_t kWindowNs = 100'000;
+constexpr uint32_t kWindowsEach = 2;
 
 // Less than this, half a microsecond, goes with its window.
 constexpr size_t kSmallInputs = 16 << 10;
@@ -159,9 +159,9 @@ void GpuDevice::describe() {
              .memory_total = total,
              .memory_free = free,
              .priorities = least - greatest + 1,
-             .window_kernels = kSegment,
              .window_ns = kWindowNs,
-             .windows = kWindows};
+             .window_kernels = kSegment,
+             .windows_each = kWindowsEach};
 }
 
 // Every thread names the device once.

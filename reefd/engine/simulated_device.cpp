@@ -73,9 +73,9 @@ SimulatedDevice::SimulatedDevice(const DeviceOptions& options, bool graphs)
             .split_most = (options.workers ? options.workers : 4) - 1,
             .can_reset = true,
             .may_spin = false,
-            .window_kernels = graphs ? 4u : 1u,
             .window_ns = graphs ? 500'000u : 0u,
-            .windows = graphs ? 4u : 0u},
+            .window_kernels = graphs ? 4u : 0u,
+            .windows_each = graphs ? 2u : kDepth},
       exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}
 
 SimulatedDevice::~SimulatedDevice() = default;

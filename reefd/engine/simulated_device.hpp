@@ -31,7 +31,7 @@ struct TraceRecord {
 
 class SimulatedDevice final : public Device {
 public:
-    // `graphs`: one whose windows should end at every fourth kernel and take at most half a millisecond, four at once.
+    // `graphs`: one whose windows should end at every fourth kernel and take at most half a millisecond, two on a queue.
     explicit SimulatedDevice(const DeviceOptions& options, bool graphs = false);
     ~SimulatedDevice() override;
 
