@@ -17,6 +17,7 @@ BestEffort::BestEffort(Device& device, const Policy& policy, Completions& comple
       queues_(device.info().queues), landings_(device) {
     // What fill() sets aside has a window in flight on another queue.
     set_aside_.reserve(queues_.size() * kFlights);
+    epochs_.reserve(queues_.size());
 }
 
 void BestEffort::begin() {
@@ -90,19 +91,30 @@ void BestEffort::leave_started(Request& request) {
 // ---------------------------------------------------------------- taken back
 
 void BestEffort::confine(uint32_t units) {
+    epochs_.clear();
     for (QueueId id = 1; flights_ != stale_ && id < queues_.size(); ++id) {
-        const Queue& queue = queues_[id];
+        Queue& queue = queues_[id];
         for (uint32_t i = 0; i < queue.count; ++i) {
             if (!queue.at(i).stale && units_of(queue.at(i)) > units) {
-                invalidate(id, true);
+                make_stale(queue, true);
+                epochs_.push_back({id, ++queue.epoch});
                 break;
             }
         }
+    }
+    if (!epochs_.empty()) {
+        device_.write_epochs(epochs_);
     }
 }
 
 void BestEffort::invalidate(QueueId id, bool preempted) {
     Queue& queue = queues_[id];
+    if (make_stale(queue, preempted)) {
+        device_.write_epoch(id, ++queue.epoch);
+    }
+}
+
+bool BestEffort::make_stale(Queue& queue, bool preempted) {
     bool any = false;
     for (uint32_t i = 0; i < queue.count; ++i) {
         Flight& flight = queue.at(i);
@@ -119,9 +131,7 @@ void BestEffort::invalidate(QueueId id, bool preempted) {
         request.stale = true;
         sync::add_relaxed<uint64_t>(request.task->counters.abandoned_windows, 1);
     }
-    if (any) {
-        device_.write_epoch(id, ++queue.epoch);
-    }
+    return any;
 }
 
 // ---------------------------------------------------------------- launching

@@ -103,6 +103,8 @@ private:
     uint32_t units_of(const Flight& flight) const { return flight.split != 0 ? flight.split : units_; }
     void account(uint64_t now_ns);
     void invalidate(QueueId queue, bool preempted);
+    // The queue's next epoch has to be written.
+    bool make_stale(Queue& queue, bool preempted);
     void retire(QueueId queue, uint64_t now_ns);
     bool shield(const Request& request) const;
     static void count_abandonment(Request& request);
@@ -122,6 +124,7 @@ private:
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;
     std::vector<Queue> queues_;     // by QueueId; the first one is not ours
     std::vector<Task*> set_aside_;  // scratch of fill()
+    std::vector<QueueEpoch> epochs_;  // and of confine()
     Landings landings_;
     uint32_t flights_ = 0;
     uint32_t stale_ = 0;

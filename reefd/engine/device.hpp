@@ -46,6 +46,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "model.hpp"
@@ -67,6 +68,10 @@ protected:
 using QueueId = uint32_t;
 inline constexpr QueueId kRealTimeQueue = 0;  // best-effort queues are 1 .. queues - 1
 
+struct QueueEpoch {
+    QueueId queue;
+    uint32_t epoch;
+};
 // Engine::run() has the one before; an epoch never comes again.
 inline constexpr uint32_t kFirstEpoch = 2;
 
@@ -151,6 +156,12 @@ public:
     // Makes every window of this queue with another epoch invalid: those not started fall through, running blocks are
     // abandoned at their next check point.
     virtual void write_epoch(QueueId queue, uint32_t epoch) = 0;
+    // The same of several queues, for less where a driver is asked.
+    virtual void write_epochs(std::span<const QueueEpoch> epochs) {
+        for (const auto& [queue, epoch] : epochs) {
+            write_epoch(queue, epoch);
+        }
+    }
     // The mark of the last retired window of this queue (windows retire in order).
     virtual uint32_t retired(QueueId queue) const = 0;
     // How many kernel instances of the context are done, counted from the first: [0, kernels].

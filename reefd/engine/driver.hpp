@@ -35,12 +35,18 @@ enum class DriverAttribute : uint8_t {
     host_pointers,       // registered host memory has the same address on the device
     capability_major,    // NVIDIA
     capability_minor,    // NVIDIA
-    write_word,          // the driver can write a word of device memory in stream order
+    write_words,         // the driver can write words of device memory in stream order
     pci_domain,
     pci_bus,
     pci_device,
 };
 inline constexpr size_t kDriverAttributes = 9;
+
+struct DriverWord {
+    void* device_pointer;
+    uint32_t value;
+};
+inline constexpr uint32_t kDriverWords = 64;  // in one call
 
 struct Driver {
     std::string kind;     // "cuda", "hip"
@@ -76,8 +82,8 @@ struct Driver {
     int (*destroy_stream)(DriverStream* stream) = nullptr;
     int (*query)(DriverStream* stream) = nullptr;  // `not_ready` while it has work
     int (*synchronize)(DriverStream* stream) = nullptr;
-    // Null where the device reads the queue epoch from host memory instead.
-    int (*write_word)(DriverStream* stream, void* device_pointer, uint32_t value) = nullptr;
+    // In any order, at most kDriverWords. Null where the device reads the queue epoch from host memory instead.
+    int (*write_words)(DriverStream* stream, const DriverWord* words, uint32_t count) = nullptr;
     int not_ready = 0;
 
     // Work queued on a stream after wait_event() waits for what was queued on another before record_event().

@@ -41,6 +41,18 @@ constexpr unsigned kDefaultStream = 1;  // CU_GREEN_CTX_DEFAULT_STREAM, which is
 constexpr unsigned kNoTiming = 2;       // CU_EVENT_DISABLE_TIMING
 struct GreenContext;
 
+// One of the operations of a batch (CUstreamBatchMemOpParams).
+struct MemoryOperation {
+    int operation;
+    void* address;
+    uint64_t value;
+    unsigned flags;
+    void* alias;
+    uint64_t pad;
+};
+static_assert(sizeof(MemoryOperation) == 48);
+constexpr int kWriteValue32 = 2;  // CU_STREAM_MEM_OP_WRITE_VALUE_32
+
 // Entries whose arguments differ from the table's.
 struct Entries {
     int (*init)(unsigned);
@@ -54,6 +66,7 @@ struct Entries {
     int (*host_register)(void*, size_t, unsigned);
     int (*stream_create)(DriverStream**, unsigned, int);
     int (*write_value)(DriverStream*, void*, uint32_t, unsigned);
+    int (*memory_operations)(DriverStream*, unsigned, MemoryOperation*, unsigned);
     int (*function_attribute)(DriverFunction*, int, int);
     int (*launch)(const LaunchConfig*, DriverFunction*, void**, void**);
     int (*begin_capture)(DriverStream*, int);
@@ -81,7 +94,7 @@ int open_device(int ordinal, int* device) {
 int attribute(DriverAttribute which, int* value, int device) {
     static constexpr int numbers[kDriverAttributes] = {16, 97, 91, 75, 76, 92, 50, 33, 34};
     const int status = entries.attribute(value, numbers[static_cast<size_t>(which)], device);
-    if (which == DriverAttribute::write_word && status == 0)
+    if (which == DriverAttribute::write_words && status == 0)
         *value = 1;  // of every driver that has this entry; the attribute tells of its first version only
     return status;
 }
@@ -147,6 +160,16 @@ int destroy_split(DriverSplit* split) {
     return 0;
 }
 
+// A call for each word would take a microsecond each.
+int write_words(DriverStream* stream, const DriverWord* words, uint32_t count) {
+    if (count == 1)
+        return entries.write_value(stream, words->device_pointer, words->value, 0);
+    MemoryOperation operations[kDriverWords];
+    for (uint32_t i = 0; i < count; i++)
+        operations[i] = {kWriteValue32, words[i].device_pointer, words[i].value, 0, nullptr, 0};
+    return entries.memory_operations(stream, count, operations, 0);
+}
+
 int make_split_stream(DriverStream** stream, const DriverSplit* split, bool aside, int priority) {
     const auto* contexts = reinterpret_cast<const CudaSplit*>(split);
     return entries.green_stream(stream, aside ? contexts->aside : contexts->rest, kNonBlocking, priority);
@@ -169,6 +192,7 @@ std::shared_ptr<const Driver> make() {
     library.bind(entries.host_register, {"cuMemHostRegister_v2"});
     library.bind(entries.stream_create, {"cuStreamCreateWithPriority"});
     library.bind(entries.write_value, {"cuStreamWriteValue32_v2", "cuStreamWriteValue32"});
+    library.bind(entries.memory_operations, {"cuStreamBatchMemOp_v2", "cuStreamBatchMemOp"});
     library.bind(entries.function_attribute, {"cuFuncSetAttribute"});
     library.bind(entries.launch, {"cuLaunchKernelEx"});
     library.bind(entries.begin_capture, {"cuStreamBeginCapture_v2"});
@@ -215,9 +239,7 @@ std::shared_ptr<const Driver> make() {
     library.bind(driver->destroy_stream, {"cuStreamDestroy_v2"});
     library.bind(driver->query, {"cuStreamQuery"});
     library.bind(driver->synchronize, {"cuStreamSynchronize"});
-    driver->write_word = [](DriverStream* stream, void* pointer, uint32_t value) {
-        return entries.write_value(stream, pointer, value, 0);
-    };
+    driver->write_words = write_words;
 
     driver->make_event = [](DriverEvent** event) { return entries.event_create(event, kNoTiming); };
     library.bind(driver->destroy_event, {"cuEventDestroy_v2"});

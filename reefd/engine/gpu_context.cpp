@@ -43,7 +43,7 @@ GpuContext::GpuContext(std::shared_ptr<const Driver> driver, std::shared_ptr<con
     outputs.bytes = facts.output_bytes;
     progress_ = reinterpret_cast<const uint32_t*>(host_.at(kProgress));
     window_words_ = memory_.at(layout.words + kWord);
-    if (driver_->write_word) {
+    if (driver_->write_words) {
         epoch_word_ = memory_.at(layout.words);
     } else {
         epoch_word_ = host_.device_at(kHostEpoch);
@@ -186,17 +186,17 @@ bool GpuContext::shield(uint32_t kernel, uint32_t limit) {
     return tries_ > limit;
 }
 
-int GpuContext::invalidate(DriverStream* signals) {
+std::optional<DriverWord> GpuContext::invalidate(DriverStream* signals) {
     if (reached_ != 0)
         stale_reached_ = reached_;
     reached_ = 0;
     epoch_++;
     if (!host_epoch_) {
         signals_ = signals;
-        return driver_->write_word(signals, epoch_word_, epoch_);
+        return DriverWord{epoch_word_, epoch_};
     }
     __atomic_store_n(host_epoch_, epoch_, __ATOMIC_SEQ_CST);
-    return 0;
+    return std::nullopt;
 }
 
 // ---------------------------------------------------------------- launching

@@ -10,6 +10,7 @@
 // Device memory:  arena | inputs | outputs | workspace | epoch word, window words | a word for each block
 // Host memory:    output address | progress word | epoch word where the host writes it | staged inputs | staged outputs
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -85,8 +86,9 @@ public:
     // Writes the window's words where they changed, then kernels [first, last).
     int launch_preemptible(DriverStream* stream, uint32_t split, uint32_t first, uint32_t last, uint32_t shielded);
     int launch_end(DriverStream* stream, const void* count, void* mark, uint32_t last, bool preemptible) const;
-    // Makes what was launched up to now invalid.
-    int invalidate(DriverStream* signals);
+    // Makes what was launched up to now invalid, where the host writes the epoch itself; else once what it returns is written
+    // on that stream.
+    std::optional<DriverWord> invalidate(DriverStream* signals);
     uint32_t epoch() const { return epoch_; }
     // A new try at its first unfinished kernel: true when it was tried `limit` times in vain.
     bool shield(uint32_t kernel, uint32_t limit);

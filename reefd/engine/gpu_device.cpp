@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "clock.hpp"
 
@@ -276,22 +277,43 @@ int GpuDevice::choose_stream(Queue& queue, uint32_t split) const {
     return status;
 }
 
-void GpuDevice::write_epoch(QueueId id, uint32_t epoch) {
-    Queue& queue = queues_[id];
-    queue.epoch = epoch;
-    retired(id);
+void GpuDevice::write_epoch(QueueId queue, uint32_t epoch) {
+    invalidate({queue, epoch});
+    write_words();
+}
+
+void GpuDevice::write_epochs(std::span<const QueueEpoch> epochs) {
+    for (const QueueEpoch& epoch : epochs)
+        invalidate(epoch);
+    write_words();
+}
+
+// One word for all windows of a request.
+void GpuDevice::invalidate(const QueueEpoch& to) {
+    Queue& queue = queues_[to.queue];
+    queue.epoch = to.epoch;
+    retired(to.queue);
     for (uint32_t mark = queue.seen + 1; static_cast<int32_t>(queue.launched - mark) >= 0; mark++) {
         Flight& flight = queue.flight(mark);
-        if (flight.stale || !flight.preemptible || flight.epoch == epoch)
+        if (flight.stale || !flight.preemptible || flight.epoch == to.epoch)
             continue;
         flight.stale = true;
-        // One write for all windows of a request.
-        if (flight.runs && flight.context->epoch() == flight.context_epoch) {
-            enter();
-            if (const int status = flight.context->invalidate(signals_); status != 0)
-                failed(status, "writing an epoch");
-        }
+        if (!flight.runs || flight.context->epoch() != flight.context_epoch)
+            continue;
+        if (const std::optional<DriverWord> word = flight.context->invalidate(signals_))
+            to_write_[to_write_count_++] = *word;
+        if (to_write_count_ == to_write_.size())
+            write_words();
     }
+}
+
+void GpuDevice::write_words() {
+    const uint32_t count = std::exchange(to_write_count_, 0);
+    if (count == 0)
+        return;
+    enter();
+    if (const int status = driver_->write_words(signals_, to_write_.data(), count); status != 0)
+        failed(status, "writing an epoch");
 }
 
 uint32_t GpuDevice::retired(QueueId id) const {
@@ -367,11 +389,10 @@ void GpuDevice::keep_warm(uint64_t now_ns) {
     warmed_ns_ = now_ns;
     const bool any = std::any_of(queues_.begin() + kRealTimeQueue + 1, queues_.end(),
                                  [](const Queue& queue) { return queue.seen != queue.launched; });
-    if (!any || !driver_->write_word)
-        return;
-    enter();
-    if (const int status = driver_->write_word(signals_, unread_, 0); status != 0)
-        failed(status, "writing a word");
+    if (any && driver_->write_words) {
+        to_write_[to_write_count_++] = {unread_, 0};
+        write_words();
+    }
 }
 
 // ---------------------------------------------------------------- faults

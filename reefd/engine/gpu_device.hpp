@@ -44,6 +44,7 @@ public:
 
     void launch(QueueId queue, const Window& window) override;
     void write_epoch(QueueId queue, uint32_t epoch) override;
+    void write_epochs(std::span<const QueueEpoch> epochs) override;
     uint32_t retired(QueueId queue) const override;
     uint32_t kernels_done(const Context& context) const override;
     bool fetch(Context& context, const Binding& binding) override;
@@ -92,6 +93,9 @@ private:
     void make_splits(int least, int greatest);
     // The queue's stream for a window, behind what was launched on another; the driver's status.
     int choose_stream(Queue& queue, uint32_t split) const;
+    // Adds what has to be written for it.
+    void invalidate(const QueueEpoch& epoch);
+    void write_words();
     void settle(Queue& queue, Flight& flight) const;
     void keep_warm(uint64_t now_ns);
     void failed(int status, const char* call);
@@ -105,6 +109,8 @@ private:
     DriverStream* signals_ = nullptr;                 // epoch writes: never behind anything
     void* unread_ = nullptr;                          // device memory: what keep_warm() writes
     uint64_t warmed_ns_ = 0;
+    std::array<DriverWord, kDriverWords> to_write_{};
+    uint32_t to_write_count_ = 0;
     std::vector<DriverSplit*> splits_;                // i-th: (i + 1) granules set aside
     std::vector<DriverStream*> capture_best_effort_;  // by split
     std::vector<DriverStream*> capture_real_time_;

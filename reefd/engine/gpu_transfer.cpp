@@ -21,7 +21,7 @@ GpuTransfers::GpuTransfers(std::shared_ptr<const Driver> driver, Direction direc
                            const Words& words)
     : driver_(std::move(driver)), direction_(direction), words_(words) {
     // Where the driver cannot write the word behind a piece, a kernel does, which must not wait for best-effort blocks.
-    driver_->check(driver_->make_stream(&stream_, driver_->write_word ? least : greatest), "making a stream");
+    driver_->check(driver_->make_stream(&stream_, driver_->write_words ? least : greatest), "making a stream");
 }
 
 GpuTransfers::~GpuTransfers() { driver_->destroy_stream(stream_); }
@@ -88,8 +88,9 @@ int GpuTransfers::issue(GpuTransfer& transfer) {
     pieces_[issued_ % kInFlight] = {&transfer, at, bytes};
     int status =
         direction_ == Direction::to_device ? context.copy_in(at, bytes, stream_) : context.copy_out(at, bytes, stream_);
-    if (status == 0 && driver_->write_word)
-        status = driver_->write_word(stream_, words_.shown, static_cast<uint32_t>(issued_));
+    const DriverWord shown{words_.shown, static_cast<uint32_t>(issued_)};
+    if (status == 0 && driver_->write_words)
+        status = driver_->write_words(stream_, &shown, 1);
     else if (status == 0)
         status = context.launch_end(stream_, words_.count, words_.shown, 0, false);
     return status;

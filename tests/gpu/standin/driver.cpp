@@ -505,6 +505,23 @@ int cuStreamWriteValue32_v2(Stream* stream, uint32_t* word, uint32_t value, unsi
         words_to_write.erase(words_to_write.find(word));
     });
 }
+struct MemoryOperation {
+    int operation;
+    uint32_t* address;
+    uint64_t value;
+    unsigned flags;
+    void* alias;
+    uint64_t pad;
+};
+int cuStreamBatchMemOp_v2(Stream* stream, unsigned count, MemoryOperation* operations, unsigned) {
+    int status = usable();
+    for (unsigned i = 0; i < count && status == 0; i++) {
+        const MemoryOperation& each = operations[i];
+        status = each.operation == 2 ? cuStreamWriteValue32_v2(stream, each.address, static_cast<uint32_t>(each.value), 0)
+                                     : kInvalid;
+    }
+    return status;
+}
 int cuFuncSetAttribute(Function*, int, int) { return usable(); }
 struct Resource {
     int type;
