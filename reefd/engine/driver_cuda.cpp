@@ -160,7 +160,8 @@ int destroy_split(DriverSplit* split) {
     return 0;
 }
 
-// A call for each word would take a microsecond each.
+// A call for each word would take a microsecond each. Without the memory barrier that a write comes with (flag 1) kernels that
+// run did not see it before they ended.
 int write_words(DriverStream* stream, const DriverWord* words, uint32_t count) {
     if (count == 1)
         return entries.write_value(stream, words->device_pointer, words->value, 0);

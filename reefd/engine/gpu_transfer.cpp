@@ -9,11 +9,11 @@ namespace reef {
 namespace {
 
 // A device has one engine for each direction, and it copies what comes first: 33 GB/s from the host on an H200. So a real-time
-// input waits behind at most two pieces of best-effort inputs, 2 x 256 KiB / 33 GB/s = 16 us, where it would wait behind
+// input waits behind at most two pieces of best-effort inputs, 2 x 128 KiB / 33 GB/s = 8 us, where it would wait behind
 // whole ones (15 of 600 KB: 270 us; one of 32 pictures, 19 MB: 580 us), and real-time outputs share the bus with at most
 // two pieces of best-effort ones. Two keep the engine busy while the thread that issues them turns. A staged piece is
 // copied by that thread, before it goes or after it came, at about 10 GB/s: 64 KiB take 6 us of its turn.
-constexpr size_t kPieceBytes = 256 << 10, kStagedPieceBytes = 64 << 10;
+constexpr size_t kPieceBytes = 128 << 10, kStagedPieceBytes = 64 << 10;
 
 }  // namespace
 

@@ -26,7 +26,7 @@ from tests import wait_until
 from .test_daemon import Daemon
 
 MODEL = "pair"
-ELEMENTS = 150_000  # 600 kB for each of two inputs and two outputs: five pieces of registered memory, more of staged
+ELEMENTS = 150_000  # 600 kB for each of two inputs and two outputs: ten pieces of registered memory, more of staged
 PATIENCE = 60
 DIRECTIONS = ["TO_DEVICE", "TO_HOST"]
 

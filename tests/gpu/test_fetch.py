@@ -14,10 +14,10 @@ from .devices import GPUS, REAL, chain
 from .test_conformance import RT, Bench, Request, run_to_end
 
 pytestmark = pytest.mark.skipif(bool(REAL), reason="a card does not say what was copied when: unset REEF_TEST_GPU")
-ELEMENTS = 150_528  # 602,112 bytes, whole pages: two pieces and a part of one
+ELEMENTS = 150_528  # 602,112 bytes, whole pages: four pieces and a part of one
 BYTES = 4 * ELEMENTS
 IN_FLIGHT = 2
-REGISTERED_PIECE, STAGED_PIECE = 256 << 10, 64 << 10
+REGISTERED_PIECE, STAGED_PIECE = 128 << 10, 64 << 10
 
 
 class Copies:
