@@ -13,8 +13,8 @@ constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of 
 
 BestEffort::BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits), units_(device.info().compute_units),
-      depth_(std::min({kFlights, device.info().queue_depth, device.info().windows_each})), shares_(units_, policy.by_arrival()),
-      queues_(device.info().queues), landings_(device) {
+      depth_(std::min({kFlights, device.info().queue_depth, device.info().windows_each})),
+      shares_(units_, policy.by_arrival()), queues_(device.info().queues), landings_(device) {
     // What fill() sets aside has a window in flight on another queue.
     set_aside_.reserve(queues_.size() * kFlights);
     epochs_.reserve(queues_.size());

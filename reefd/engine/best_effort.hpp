@@ -122,8 +122,8 @@ private:
 
     Shares shares_;
     Heap<Request, &Request::deadline_node, Deadline> deadlines_;
-    std::vector<Queue> queues_;     // by QueueId; the first one is not ours
-    std::vector<Task*> set_aside_;  // scratch of fill()
+    std::vector<Queue> queues_;       // by QueueId; the first one is not ours
+    std::vector<Task*> set_aside_;    // scratch of fill()
     std::vector<QueueEpoch> epochs_;  // and of confine()
     Landings landings_;
     uint32_t flights_ = 0;

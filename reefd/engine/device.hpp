@@ -79,20 +79,20 @@ struct DeviceInfo {
     std::string name;    // "cpu", "NVIDIA H200"
     std::string detail;  // instruction set, driver version
     uint32_t compute_units;
-    uint32_t queues;              // including the real-time queue
-    uint32_t queue_depth;         // windows that may be launched and not retired on one queue
-    uint32_t split_granule;       // a split is a multiple of it; 0: windows cannot have one
-    uint32_t split_most;          // the largest split
-    bool can_reset;               // blocks check the epoch while they run
-    bool may_spin;                // polling its words from the engine thread takes no work from it
-    bool real_time = false;       // real-time blocks run above every ordinary thread of the machine
-    std::string target{};         // what code must be made for ("sm_90a", "gfx906"); "": any, or not known
-    uint64_t memory_total = 0;    // of its own, bytes
-    uint64_t memory_free = 0;     // when it was opened
-    int priorities = 1;           // levels of its queues
+    uint32_t queues;            // including the real-time queue
+    uint32_t queue_depth;       // windows that may be launched and not retired on one queue
+    uint32_t split_granule;     // a split is a multiple of it; 0: windows cannot have one
+    uint32_t split_most;        // the largest split
+    bool can_reset;             // blocks check the epoch while they run
+    bool may_spin;              // polling its words from the engine thread takes no work from it
+    bool real_time = false;     // real-time blocks run above every ordinary thread of the machine
+    std::string target{};       // what code must be made for ("sm_90a", "gfx906"); "": any, or not known
+    uint64_t memory_total = 0;  // of its own, bytes
+    uint64_t memory_free = 0;   // when it was opened
+    int priorities = 1;         // levels of its queues
     // Of best-effort windows. Wise here, or 0: no opinion.
-    uint64_t window_ns = 0;       // the longest, by its estimate
-    uint32_t window_kernels = 0;  // a window ends at the next multiple of it
+    uint64_t window_ns = 0;              // the longest, by its estimate
+    uint32_t window_kernels = 0;         // a window ends at the next multiple of it
     uint32_t windows_each = UINT32_MAX;  // on one queue at a time
 };
 

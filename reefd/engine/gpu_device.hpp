@@ -106,8 +106,8 @@ private:
     int device_ = 0;
     DeviceMemory counts_;
     HostMemory words_;
-    DriverStream* signals_ = nullptr;                 // epoch writes: never behind anything
-    void* unread_ = nullptr;                          // device memory: what keep_warm() writes
+    DriverStream* signals_ = nullptr;  // epoch writes: never behind anything
+    void* unread_ = nullptr;           // device memory: what keep_warm() writes
     uint64_t warmed_ns_ = 0;
     std::array<DriverWord, kDriverWords> to_write_{};
     uint32_t to_write_count_ = 0;

@@ -129,7 +129,7 @@ class Tile(NamedTuple):
         pipeline = self.stages * (self.bm + self.bn) * (self.bk // chunk) * 16
         return 128 + max(pipeline, self.slices * self.bm * (self.bn + 8) * 4)
 
-    def resident(self, chunk: int) -> int:
+    def at_once(self, chunk: int) -> int:
         """Blocks that a compute unit may hold at once, at most: a thread has more registers than its sums take."""
         registers = self.bm * self.bn * self.slices // self.threads + 32
         return max(1, min(_UNIT_REGISTERS // (self.threads * registers), _by_memory(self.shared(chunk))))

@@ -103,8 +103,8 @@ def candidate_tiles(shape: ConvShape, target: Target) -> list[Tile]:
                         continue
                     if not tensor_cores and tile.threads < 64:
                         continue
-                    # k is cut to fill the device: beyond that a cluster only costs, and its blocks leave one behind the other.
-                    if cluster > 1 and blocks > target.units * tile.resident(chunk):
+                    # k is cut to fill the device. Beyond that a cluster only costs, and clusters leave one by one.
+                    if cluster > 1 and blocks > target.units * tile.at_once(chunk):
                         continue
                     # Without asynchronous copies a k-tile waits in registers, beside the sums and a step's operands.
                     held = ceil_div((bm + bn) * (bk // chunk), tile.threads) * 4

@@ -517,8 +517,9 @@ int cuStreamBatchMemOp_v2(Stream* stream, unsigned count, MemoryOperation* opera
     int status = usable();
     for (unsigned i = 0; i < count && status == 0; i++) {
         const MemoryOperation& each = operations[i];
-        status = each.operation == 2 ? cuStreamWriteValue32_v2(stream, each.address, static_cast<uint32_t>(each.value), 0)
-                                     : kInvalid;
+        status = each.operation == 2
+                     ? cuStreamWriteValue32_v2(stream, each.address, static_cast<uint32_t>(each.value), 0)
+                     : kInvalid;
     }
     return status;
 }
