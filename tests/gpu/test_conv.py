@@ -51,7 +51,7 @@ CASES = {
     "mma_nchw_out": (ConvShape(1, 6, 6, 16, 18, **HALF, y_dtype="float32", y_nchw=True, bias=True), SMALL),
     "mma_parts": (ConvShape(1, 7, 7, 128, 64, **HALF, bias=True, activation="relu"), SMALL._replace(parts=3)),
     "ffma_3x3_stride_2": (
-        ConvShape(1, 13, 11, 20, 68, (3, 3), (2, 2), (0, 1, 1, 0), bias=True, activation="relu"),
+        ConvShape(1, 13, 11, 28, 68, (3, 3), (2, 2), (0, 1, 1, 0), bias=True, activation="relu"),
         FFMA,
     ),
     "mma_121_taps": (
