@@ -11,9 +11,9 @@ from reefd.resource.schema import ITEM_SIZES
 from .dtypes import CTYPES
 from .instance import Kernel, Value, ceil_div
 
-# Of a slow compute unit.
-_PERIOD_CLOCKS, _SCALAR_PERIOD_CLOCKS = 3000, 12_000  # between two check points
-_SHORT_CLOCKS = 10_000  # of a block without any but its first
+# Of a slow compute unit, with tensor cores and without.
+_PERIOD_CLOCKS, _SCALAR_PERIOD_CLOCKS = 3000, 6000  # between two check points
+_SHORT_CLOCKS, _SCALAR_SHORT_CLOCKS = 10_000, 12_500  # of a block without any but its first
 _LEAST_CLOCKS = 350  # of a k-tile: its loads and barrier
 _UNITS = 100  # that share out a grid, about; a unit holds _UNIT_THREADS and _UNIT_SHARED bytes
 _UNIT_THREADS, _UNIT_REGISTERS, _UNIT_SHARED = 2048, 65536, 227 << 10
@@ -203,17 +203,21 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
 
 
 def _check_period(tile: Tile, share: int, blocks: int, shared: int) -> int:
-    """k-tiles between two check points of a block that computes `share` of them: two microseconds of a slow compute
-    unit with tensor cores. Of scalar arithmetic seven, half as many on an H200: looks at each k-tile cost ResNet-50
-    in floats 1.07 where these cost 1.03.
+    """k-tiles between two check points of a block that computes `share` of them: about two microseconds of arithmetic
+    on a slow compute unit.
 
     At every k-tile the epoch's load, which takes longer than a small tile, would be waited for. A short block looks at
     its start only: a look in the loop keeps the compiler from unrolling it, and is acted upon a period later. Short is
-    what is short beside the other blocks of its compute unit.
+    what is short beside the other blocks of its compute unit. Of scalar arithmetic, where looks in the loops of
+    ResNet-50 cost 1.06 for 1.03, it is what is short alone.
     """
     clocks = tile.bm * tile.bn * tile.bk / (1024 if tile.tensor_cores else 64)
-    beside = min(ceil_div(blocks, _UNITS), _UNIT_THREADS // tile.threads, _by_memory(shared))
-    if share * max(clocks * beside, _LEAST_CLOCKS) <= _SHORT_CLOCKS:
+    if tile.tensor_cores:
+        beside = min(ceil_div(blocks, _UNITS), _UNIT_THREADS // tile.threads, _by_memory(shared))
+        short = share * max(clocks * beside, _LEAST_CLOCKS) <= _SHORT_CLOCKS
+    else:
+        short = share * clocks <= _SCALAR_SHORT_CLOCKS
+    if short:
         return share
     return max(1, min(16, round((_PERIOD_CLOCKS if tile.tensor_cores else _SCALAR_PERIOD_CLOCKS) / clocks)))
 
