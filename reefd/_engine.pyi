@@ -130,6 +130,7 @@ class LocalDevice:
     ) -> int:
         """Launches kernels [first, last) as one window; returns its mark. ValueError: the device has no such split."""
     def write_epoch(self, queue: int, epoch: int) -> None: ...
+    def write_epochs(self, epochs: Sequence[tuple[int, int]]) -> None: ...  # (queue, epoch)
     def retired(self, queue: int) -> int: ...
     def repeat(
         self,

@@ -230,7 +230,7 @@ template <class K> struct Conv {
         if (!REEF_RARELY(leaving)) product.spill(sums, L::pitch);
         if constexpr (!early_ends) load_residuals();
         // Blocks of a cluster leave together: what each was told lies beside its sums and is asked for with them, by one
-        // lane for each block.
+        // lane for each block; not by a block that leaves anyway.
         u32 told = 0;
         if constexpr (K::CLUSTER > 1) {
             if constexpr (Preemptible)

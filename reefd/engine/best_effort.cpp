@@ -9,11 +9,13 @@ namespace {
 
 constexpr uint64_t kShareSlack = 2;  // windows by which a task may be ahead of its share
 
+uint32_t windows_each(const DeviceInfo& info) { return info.windows_each != 0 ? info.windows_each : UINT32_MAX; }
+
 }  // namespace
 
 BestEffort::BestEffort(Device& device, const Policy& policy, Completions& completions, const SchedulerLimits& limits)
     : device_(device), policy_(policy), completions_(completions), limits_(limits), units_(device.info().compute_units),
-      depth_(std::min({kFlights, device.info().queue_depth, device.info().windows_each})),
+      depth_(std::min({kFlights, device.info().queue_depth, windows_each(device.info())})),
       shares_(units_, policy.by_arrival()), queues_(device.info().queues), landings_(device) {
     // What fill() sets aside has a window in flight on another queue.
     set_aside_.reserve(queues_.size() * kFlights);
@@ -164,22 +166,31 @@ Request* BestEffort::choose(Task& task, QueueId queue, uint64_t now_ns) {
     return device_.fetch(*request.context, request.binding) ? &request : nullptr;
 }
 
-// At least one kernel; plain kernels are not taken back, so all of them.
+// At least one kernel; plain kernels are not taken back, so all of them. Not over the end of a graph, and all of a graph that takes
+// little longer than a window should: its parts would be launched kernel by kernel.
 uint32_t BestEffort::window_end(const Request& request, uint32_t units, uint64_t& estimate_ns) const {
-    const uint64_t limit_ns = window_ns(units);
     const bool bounded = policy_.checks() != Checks::none;
     const uint32_t graph = device_.info().window_kernels;
+    uint32_t end = request.model->kernels;
+    uint64_t limit_ns = bounded ? window_ns(units) : UINT64_MAX;
+    if (bounded && graph != 0) {
+        end = std::min(end, (request.launched / graph + 1) * graph);
+        uint64_t graph_ns = 0;
+        for (uint32_t k = request.launched; k < end; ++k) {
+            graph_ns += request.model->times.estimate_ns(k, units);
+        }
+        limit_ns = graph_ns <= limit_ns + limit_ns / 2 ? UINT64_MAX : limit_ns;
+    }
     uint32_t last = request.launched;
     estimate_ns = 0;
     do {
         const uint64_t next = request.model->times.estimate_ns(last, units);
-        const bool graph_ends = graph != 0 && last % graph == 0;
-        if (bounded && last > request.launched && (graph_ends || estimate_ns + next > limit_ns)) {
+        if (last > request.launched && estimate_ns + next > limit_ns) {
             break;
         }
         estimate_ns += next;
         ++last;
-    } while (last < request.model->kernels && !(bounded && shield(request)));
+    } while (last < end && !(bounded && shield(request)));
     return last;
 }
 
@@ -216,7 +227,7 @@ void BestEffort::launch_window(QueueId id, Request& request, uint32_t units, uin
     shares_.charge(*request.task, flight.width, static_cast<int64_t>(flight.estimate_ns));
 }
 
-// Bounded by time, whatever the count: two windows that use all of their units, or more that use less. But one window always
+// Bounded by time, and on a queue by what its device says: two windows that use all of their units, or more that use less. But one window always
 // waits behind the one that runs, so that the device has no gap, and compute units that nobody uses are for whoever can. A
 // request of plain kernels is one window on a queue of its own, as it would be on a stream.
 bool BestEffort::has_room(const Queue& queue, uint32_t units) const {

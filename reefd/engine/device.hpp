@@ -91,9 +91,9 @@ struct DeviceInfo {
     uint64_t memory_free = 0;   // when it was opened
     int priorities = 1;         // levels of its queues
     // Of best-effort windows. Wise here, or 0: no opinion.
-    uint64_t window_ns = 0;              // the longest, by its estimate
-    uint32_t window_kernels = 0;         // a window ends at the next multiple of it
-    uint32_t windows_each = UINT32_MAX;  // on one queue at a time
+    uint64_t window_ns = 0;       // the longest, by its estimate
+    uint32_t window_kernels = 0;  // a window ends at the next multiple of it
+    uint32_t windows_each = 0;    // on one queue at a time
 };
 
 // What one compute unit has done since the device started. Free-running.

@@ -35,12 +35,11 @@ enum class DriverAttribute : uint8_t {
     host_pointers,       // registered host memory has the same address on the device
     capability_major,    // NVIDIA
     capability_minor,    // NVIDIA
-    write_words,         // the driver can write words of device memory in stream order
     pci_domain,
     pci_bus,
     pci_device,
 };
-inline constexpr size_t kDriverAttributes = 9;
+inline constexpr size_t kDriverAttributes = 8;
 
 struct DriverWord {
     void* device_pointer;

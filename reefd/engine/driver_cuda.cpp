@@ -92,11 +92,8 @@ int open_device(int ordinal, int* device) {
 }
 
 int attribute(DriverAttribute which, int* value, int device) {
-    static constexpr int numbers[kDriverAttributes] = {16, 97, 91, 75, 76, 92, 50, 33, 34};
-    const int status = entries.attribute(value, numbers[static_cast<size_t>(which)], device);
-    if (which == DriverAttribute::write_words && status == 0)
-        *value = 1;  // of every driver that has this entry; the attribute tells of its first version only
-    return status;
+    static constexpr int numbers[kDriverAttributes] = {16, 97, 91, 75, 76, 50, 33, 34};
+    return entries.attribute(value, numbers[static_cast<size_t>(which)], device);
 }
 
 const char* error_name(int status) {
@@ -160,8 +157,8 @@ int destroy_split(DriverSplit* split) {
     return 0;
 }
 
-// A call for each word would take a microsecond each. Without the memory barrier that a write comes with (flag 1) kernels that
-// run did not see it before they ended.
+// A call for each word would take a microsecond each. With NO_MEMORY_BARRIER (flag 1) kernels that run did not see it
+// before they ended.
 int write_words(DriverStream* stream, const DriverWord* words, uint32_t count) {
     if (count == 1)
         return entries.write_value(stream, words->device_pointer, words->value, 0);

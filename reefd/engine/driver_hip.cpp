@@ -61,7 +61,6 @@ int attribute(DriverAttribute which, int* value, int device) {
     case DriverAttribute::pci_device:
         return entries.attribute(value, 68, device);
     case DriverAttribute::host_pointers:
-    case DriverAttribute::write_words:
         *value = 0;
         return 0;
     case DriverAttribute::capability_major:

@@ -4,7 +4,7 @@
 // A queue is a stream. A window is: what its context needs first (record cleared, epoch), graphs of preemptible kernels,
 // and an end kernel that counts the window in device memory and shows the count in a host-visible word, the retirement
 // mark. Progress is published by the kernels themselves (kernels/gpu/gate.cuh). So nothing is asked of the driver to see
-// where work stands; it is entered to launch and to write an epoch only.
+// where work stands; it is entered to launch, to write an epoch, and for copies.
 //
 // Three things differ from the CPU device, because blocks that the driver has are out of our hands: stale windows pass
 // through their queue (each kernel begins and leaves at once) instead of retiring by write_epoch itself; best-effort
@@ -109,6 +109,7 @@ private:
     DriverStream* signals_ = nullptr;  // epoch writes: never behind anything
     void* unread_ = nullptr;           // device memory: what keep_warm() writes
     uint64_t warmed_ns_ = 0;
+    uint32_t warmings_ = 0;
     std::array<DriverWord, kDriverWords> to_write_{};
     uint32_t to_write_count_ = 0;
     std::vector<DriverSplit*> splits_;                // i-th: (i + 1) granules set aside

@@ -137,6 +137,15 @@ void bind_launching(nb::module_& module, nb::class_<LocalDevice>& local) {
             [](LocalDevice& self, QueueId queue, uint32_t epoch) { self.device.write_epoch(queue, epoch); },
             nb::arg("queue"), nb::arg("epoch"))
         .def(
+            "write_epochs",
+            [](LocalDevice& self, const std::vector<std::pair<QueueId, uint32_t>>& epochs) {
+                std::vector<QueueEpoch> all;
+                for (const auto& [queue, epoch] : epochs)
+                    all.push_back({queue, epoch});
+                self.device.write_epochs(all);
+            },
+            nb::arg("epochs"))
+        .def(
             "retired", [](const LocalDevice& self, QueueId queue) { return self.device.retired(queue); },
             nb::arg("queue"))
         .def(

@@ -75,7 +75,7 @@ SimulatedDevice::SimulatedDevice(const DeviceOptions& options, bool graphs)
             .may_spin = false,
             .window_ns = graphs ? 500'000u : 0u,
             .window_kernels = graphs ? 4u : 0u,
-            .windows_each = graphs ? 2u : kDepth},
+            .windows_each = graphs ? 2u : 0u},
       exclusive_(options.exclusive), queues_(info_.queues), units_(info_.compute_units) {}
 
 SimulatedDevice::~SimulatedDevice() = default;

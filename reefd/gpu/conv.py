@@ -203,8 +203,8 @@ def conv_kernels(shape: ConvShape, tile: Tile) -> list[Kernel]:
 
 
 def _check_period(tile: Tile, share: int, blocks: int, shared: int) -> int:
-    """k-tiles between two check points of a block that computes `share` of them: about two microseconds of arithmetic
-    on a slow compute unit.
+    """k-tiles between two check points of a block that computes `share` of them: about two microseconds of a slow
+    compute unit with tensor cores, four of scalar arithmetic.
 
     At every k-tile the epoch's load, which takes longer than a small tile, would be waited for. A short block looks at
     its start only: a look in the loop keeps the compiler from unrolling it, and is acted upon a period later. Short is

@@ -285,7 +285,8 @@ def test_19_the_cost_of_kernels_is_learned_and_windows_follow(sim):
     ("kernel_us", "windows"),
     [
         (10, [4, 4, 4]),
-        (150, [3, 1, 3, 1, 3, 1]),  # graphs of more than half a millisecond are broken up
+        (180, [4, 4, 4]),  # a graph of little more than half a millisecond is still one window
+        (200, [2] * 6),  # one of 800 us is not
         (1000, [1] * 12),
     ],
 )

@@ -212,6 +212,28 @@ def test_two_windows_of_a_request_stale_together(bench: Bench) -> None:
         assert request.result() == bench.expected
 
 
+# On two queues or more one call of the driver writes them; the CPU has its own way.
+def test_epochs_of_several_queues_are_written_together(bench: Bench) -> None:
+    for queues in (2, 3):
+        stale = 0
+        for _ in range(200):
+            requests = [bench.request() for _ in range(queues)]
+            for queue, request in enumerate(requests, 1):
+                request.launch(queue, bench.next_epoch(queue))
+            for queue in range(1, queues + 1):
+                bench.epochs[queue] += 1
+            bench.device.write_epochs([(queue, bench.epochs[queue]) for queue in range(1, queues + 1)])
+            for request in requests:
+                request.wait()
+            stale = max(stale, sum(request.local.kernels_done < request.kernels for request in requests))
+            for queue, request in enumerate(requests, 1):
+                run_to_end(bench, request, queue)
+                assert request.result() == bench.expected
+            if stale == queues:
+                break
+        assert stale == queues  # every one of them was told, not the first alone
+
+
 def test_plain_windows_ignore_epochs(bench: Bench) -> None:
     for _ in range(10):
         request = bench.request()

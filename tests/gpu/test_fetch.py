@@ -3,6 +3,7 @@
 
 import ctypes
 import functools
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -148,3 +149,32 @@ def test_small_inputs_go_with_their_window(bench: Bench, copies: Copies) -> None
     assert request.local.fetch()
     run_to_end(small, request, 1)
     assert request.result() == small.expected
+
+
+@pytest.mark.parametrize("bench", ["cuda"], indirect=True)
+def test_writing_epochs_is_kept_warm_while_there_is_something_to_preempt(bench: Bench, copies: Copies) -> None:
+    writes = (ctypes.c_uint64 * 2).in_dll(standin.load("cuda"), "reef_standin_word_writes")
+
+    def polled(hold: bool = False) -> list[int]:
+        """The calls for one word and for several, in some time."""
+        before = list(writes)
+        end = time.monotonic() + 2e-3
+        while time.monotonic() < end:
+            bench.device.poll(hold)
+        return [now - then for now, then in zip(writes, before, strict=True)]
+
+    assert polled() == [0, 0]
+    for preemptible in (True, False):
+        request = bench.request()
+        epoch = bench.next_epoch(1)
+        copies.take(wait=True)  # so that the window stays in flight
+        request.launch(1, epoch, preemptible=preemptible)
+        found = [0, 0]
+        for _ in range(1000 if preemptible else 1):
+            found = [all_so_far + more for all_so_far, more in zip(found, polled(), strict=True)]
+            if min(found) > 0:
+                break
+        assert found == [0, 0] if not preemptible else abs(found[0] - found[1]) <= 1 <= min(found)
+        assert polled(hold=True) == [0, 0]
+        copies.take(wait=False)
+        request.wait()

@@ -18,7 +18,7 @@ from reefd import _engine, feeds, resource
 from reefd.compiler import Options, compile_model
 from reefd.gpu import source, stored, tune
 from reefd.gpu.conv import ConvShape, Tile
-from reefd.gpu.known_tiles import parse_tiles
+from reefd.gpu.known_tiles import known_tiles, parse_tiles
 from reefd.gpu.target import TARGETS
 from reefd.gpu.tiles import candidate_tiles
 from reefd.resource.code import parse
@@ -192,3 +192,11 @@ def test_an_interrupted_tuning_leaves_the_resource_and_says_one_sentence(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".small")] == []
     wait_until(lambda: not children_in(place), timeout=120)
     assert list(place.glob("reef-compile-*")) == []
+
+
+@pytest.mark.parametrize("processor", [name for name in TARGETS if known_tiles(name)])
+def test_tiles_that_come_with_the_package_are_among_the_candidates(processor: str) -> None:
+    """Others would be passed over in silence."""
+    known = known_tiles(processor)
+    assert len(known) > 400
+    assert [shape for shape, tile in known.items() if tile not in candidate_tiles(shape, TARGETS[processor])] == []
