@@ -134,7 +134,7 @@ template <> struct Gate<true> {
     REEF_MEMBER bool decided() {
         const Chunk now = told[turn & 1];
         turn++;
-        return REEF_RARELY(moved_on(now.word[0], now.word[1]) | (now.word[2] != 0)) && judged(now.word[0]);
+        return REEF_RARELY(moved_on(now.word[0], now.word[1]) | (now.word[2] != 0)) && judged();
     }
     REEF_MEMBER void look() {
         if (thread_index() == 0 && place.kernel >= window.word[Window::shielded]) seen = load_relaxed(place.queue_epoch);
@@ -145,13 +145,13 @@ template <> struct Gate<true> {
         return place.kernel < window.word[Window::next] + (window.word[Window::left_under] != 0);
     }
     // All threads, where the epoch moved on or there is doubt: thread 0 asks the record. True: leave. A finished block
-    // leaves without a word. `told_epoch`: not `seen`, which may be on its way again by now and would be waited for.
-    REEF_MEMBER bool judged(u32 told_epoch) {
+    // leaves without a word. What it told, not `seen`, which may be on its way again by now and would be waited for.
+    REEF_MEMBER bool judged() {
         if (thread_index() == 0) {
             const u32 epoch = window.word[Window::epoch], under = window.word[Window::left_under];
             const bool finished = place.kernel < window.word[Window::next] ||
                                   (resumed() && load_relaxed(place.left + block) != under);
-            const bool stale = moved_on(told_epoch, epoch);
+            const bool stale = moved_on(told[(turn + 1) & 1].word[0], epoch);
             if (stale && !finished) {
                 store_relaxed(place.left + block, epoch);
                 lower(place.window + Window::least_left, place.kernel);
