@@ -126,6 +126,18 @@ public:
         uint32_t mark = head();
         return window(mark).view(mark);
     }
+    // The same, but exhausted where the head is closed, not retired yet, and another window waits behind it: whoever would
+    // begin something else meanwhile would find that one there.
+    CpuWindow::View view_of_any() const {
+        const uint32_t mark = head();
+        const CpuWindow::View first = window(mark).view(mark);
+        if (first.state != CpuWindow::State::absent)
+            return first;
+        const CpuWindow::View next = window(mark + 1).view(mark + 1);
+        if (next.state == CpuWindow::State::absent)
+            return first;
+        return {CpuWindow::State::exhausted, next.split};
+    }
     // Retires every closed, empty window from the head on. True: at least one.
     bool retire(CpuSignals& signals);
 

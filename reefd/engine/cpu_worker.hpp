@@ -28,7 +28,7 @@ struct CpuShared {
     std::atomic<uint64_t> asked_ns = 0;  // who is in a best-effort block at this time notes when it leaves
     std::atomic<bool> stopping = false;
 
-    CpuWindow::View real_time() const { return queues[kRealTimeQueue].view(); }
+    CpuWindow::View real_time() const { return queues[kRealTimeQueue].view_of_any(); }
     // A split belongs to the last workers.
     bool aside(uint32_t worker, uint32_t split) const { return worker >= workers - split; }
     // The worker is for `real_time`, the window at the head of the real-time queue, and for nothing else.
